@@ -133,3 +133,9 @@ func (p Proposal) Order(remark string) exchange.Order {
 func Remark(id uuid.UUID, number int) string {
 	return fmt.Sprintf("slc-%s-%d", id, number)
 }
+
+// DigestOf returns the digest of sealed bytes as a column holds it.
+func DigestOf(sealed []byte) []byte {
+	d := approval.DigestOf(sealed)
+	return d[:]
+}

@@ -1,0 +1,208 @@
+package pgstore
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/shopspring/decimal"
+
+	"sluice/internal/exchange"
+	"sluice/internal/money"
+	"sluice/internal/whitelist"
+	"sluice/internal/withdraw"
+)
+
+// readFacts answers for a whole batch in one statement. Each join is by a unique
+// index, so its cost grows with the batch and not with the tables.
+const readFacts = `
+SELECT i.n,
+       prior.body_hash, prior.answer_status, prior.answer,
+       taken.id,
+       i.client = '' OR (c.disabled_at IS NULL AND c.public_key = i.client_key AND i.account = ANY (c.accounts)),
+       d.id, d.version, d.state, d.reason,
+       near.account, near.method, near.asset, near.chain, near.memo, near.state,
+       x.version, x.asset_enabled, x.chain_enabled, x.inter_user_enabled, x.min_amount, x.fee, x.precision, x.memo_required,
+       EXISTS (SELECT FROM exchange_chains a WHERE a.asset = i.asset),
+       r.at
+FROM unnest($1::int[], $2::text[], $3::text[], $4::bytea[], $5::text[], $6::text[], $7::text[], $8::text[],
+            $9::text[], $10::text[], $11::text[], $12::text[])
+     AS i (n, requester, client, client_key, key, reference, account, method, asset, chain, address, memo)
+LEFT JOIN withdrawals prior ON prior.requester = i.requester AND prior.idempotency_key = i.key
+LEFT JOIN withdrawals taken ON taken.requester = i.requester AND taken.reference = i.reference AND taken.state <> 'refused'
+LEFT JOIN service_clients c ON c.name = i.client
+LEFT JOIN destinations d ON d.account = i.account AND d.method = i.method AND d.asset = i.asset AND d.chain = i.chain
+     AND d.address = i.address AND d.memo = i.memo AND d.state <> 'removed'
+LEFT JOIN LATERAL (SELECT * FROM destinations n WHERE d.id IS NULL AND n.address = i.address AND n.state <> 'removed'
+     LIMIT 1) near ON true
+LEFT JOIN LATERAL (SELECT * FROM exchange_chains e WHERE e.asset = i.asset AND (e.chain = i.chain OR i.method = 'inter_user')
+     ORDER BY e.chain LIMIT 1) x ON true
+LEFT JOIN exchange_reads r ON r.account = i.account AND r.what = 'config'`
+
+// Facts reads, in one round trip, what intake must know of each request.
+func (s *Store) Facts(ctx context.Context, requests []withdraw.Request) ([]withdraw.Facts, error) {
+	n := len(requests)
+	var (
+		numbers                                    = make([]int32, n)
+		requester, client, key, reference, account = texts(n), texts(n), texts(n), texts(n), texts(n)
+		method, asset, chain, address, memo        = texts(n), texts(n), texts(n), texts(n), texts(n)
+		clientKey                                  = make([][]byte, n)
+	)
+	for i, r := range requests {
+		numbers[i], requester[i], client[i], clientKey[i] = int32(i), r.Requester, r.Client(), r.ClientKey
+		key[i], reference[i], account[i], method[i] = r.IdempotencyKey, r.Reference, r.Account, string(r.Method)
+		asset[i], chain[i], address[i], memo[i] = r.Asset, r.Chain, r.Address, r.Memo
+	}
+	rows, err := s.Pool.Query(ctx, readFacts, numbers, requester, client, clientKey, key, reference, account, method, asset, chain, address, memo)
+	if err != nil {
+		return nil, fmt.Errorf("intake: read facts: %w", err)
+	}
+	defer rows.Close()
+	facts := make([]withdraw.Facts, n)
+	for rows.Next() {
+		if err := scanFacts(rows, requests, facts); err != nil {
+			return nil, fmt.Errorf("intake: read facts: %w", err)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("intake: read facts: %w", err)
+	}
+	return facts, nil
+}
+
+func texts(n int) []string { return make([]string, n) }
+
+func scanFacts(rows pgx.Rows, requests []withdraw.Request, facts []withdraw.Facts) error {
+	var (
+		n                                                                  int
+		bodyHash, answer                                                   []byte
+		status                                                             *int16
+		taken, destID                                                      *uuid.UUID
+		active                                                             *bool
+		destVersion, chainVersion, precision                               *int32
+		destState, destReason                                              *string
+		nearAccount, nearMethod, nearAsset, nearChain, nearMemo, nearState *string
+		assetOn, chainOn, interOn, memoRequired                            *bool
+		minimum, fee                                                       decimal.NullDecimal
+		assetKnown                                                         bool
+		readAt                                                             *time.Time
+	)
+	if err := rows.Scan(&n, &bodyHash, &status, &answer, &taken, &active,
+		&destID, &destVersion, &destState, &destReason,
+		&nearAccount, &nearMethod, &nearAsset, &nearChain, &nearMemo, &nearState,
+		&chainVersion, &assetOn, &chainOn, &interOn, &minimum, &fee, &precision, &memoRequired,
+		&assetKnown, &readAt); err != nil {
+		return err
+	}
+	f := withdraw.Facts{ReferenceTaken: taken, ClientActive: active != nil && *active, AssetKnown: assetKnown, ConfigReadAt: readAt}
+	if status != nil {
+		f.Prior = &withdraw.Prior{BodyHash: bodyHash, Answer: withdraw.Answer{Status: int(*status), Body: answer}}
+	}
+	if destID != nil {
+		f.Destination = &withdraw.Listed{ID: *destID, Version: int(*destVersion), State: whitelist.State(*destState), Reason: *destReason}
+	}
+	if nearAccount != nil {
+		f.Near = &withdraw.Near{Account: *nearAccount, Method: exchange.Method(*nearMethod), Asset: *nearAsset,
+			Chain: *nearChain, Memo: *nearMemo, State: whitelist.State(*nearState)}
+	}
+	if chainVersion != nil {
+		f.Chain = &withdraw.ChainFact{Version: int(*chainVersion), ChainConfig: exchange.ChainConfig{
+			Asset: requests[n].Asset, Chain: requests[n].Chain, AssetEnabled: *assetOn, ChainEnabled: *chainOn,
+			InterUserEnabled: *interOn, MinAmount: minimum.Decimal, Fee: fee.Decimal, Precision: *precision, MemoRequired: *memoRequired}}
+	}
+	facts[n] = f
+	return nil
+}
+
+// recordEntries writes a whole batch in one statement and one commit. An accepted
+// entry is written only if its destination and the exchange's configuration are
+// still what Decide saw: the check and the insert cannot drift apart. Whatever
+// collides with an earlier key or reference is left out. The caller reads the
+// facts of what was left out again.
+const recordEntries = `
+WITH i AS (
+    SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bytea[], $6::smallint[], $7::bytea[],
+        $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::numeric[], $15::numeric[], $16::text[],
+        $17::uuid[], $18::text[], $19::bytea[], $20::timestamptz[], $21::text[], $22::text[], $23::text[], $24::timestamptz[],
+        $25::int[], $26::int[], $27::bytea[], $28::uuid[], $29::text[], $30::bytea[])
+    AS i (id, requester, reference, key, body_hash, answer_status, answer,
+        account, method, asset, chain, address, memo, amount, max_fee, purpose,
+        destination_id, state, digest, expires_at, reason_code, reason, fix, now,
+        destination_version, chain_version, sealed, event_id, action, event)
+), w AS (
+    INSERT INTO withdrawals (id, requester, reference, idempotency_key, body_hash, answer_status, answer,
+        account, method, asset, chain, address, memo, amount, max_fee, purpose,
+        destination_id, state, digest, expires_at, reason_code, reason, fix, created_at, updated_at)
+    SELECT id, requester, reference, key, body_hash, answer_status, answer,
+        account, method, asset, chain, address, memo, amount, max_fee, purpose,
+        destination_id, state, digest, expires_at, reason_code, reason, fix, now, now
+    FROM i
+    WHERE state = 'refused' OR (
+        EXISTS (SELECT FROM destinations d WHERE d.id = i.destination_id AND d.version = i.destination_version AND d.state = 'active')
+        AND EXISTS (SELECT FROM exchange_chains e WHERE e.asset = i.asset AND (e.chain = i.chain OR i.method = 'inter_user')
+            AND e.version = i.chain_version))
+    ON CONFLICT DO NOTHING
+    RETURNING id
+), p AS (
+    INSERT INTO proposals (digest, sealed, withdrawal_id, round, created_at)
+    SELECT i.digest, i.sealed, i.id, 1, i.now FROM i JOIN w USING (id) WHERE i.sealed IS NOT NULL
+), e AS (
+    INSERT INTO audit_events (id, at, actor, action, withdrawal_id, body)
+    SELECT i.event_id, i.now, i.requester, i.action, i.id, i.event FROM i JOIN w USING (id)
+)
+SELECT id FROM w`
+
+// Record writes decided requests and returns the ids that it wrote.
+func (s *Store) Record(ctx context.Context, entries []withdraw.Entry) (map[uuid.UUID]bool, error) {
+	n := len(entries)
+	var (
+		ids, events                                       = make([]uuid.UUID, n), make([]uuid.UUID, n)
+		destinations                                      = make([]*uuid.UUID, n)
+		requester, reference, key, account, method, asset = texts(n), texts(n), texts(n), texts(n), texts(n), texts(n)
+		chain, address, memo, amount, purpose, state      = texts(n), texts(n), texts(n), texts(n), texts(n), texts(n)
+		code, reason, fix, action                         = texts(n), texts(n), texts(n), texts(n)
+		maxFee                                            = make([]*string, n)
+		status                                            = make([]int16, n)
+		bodyHash, answer, digest, sealed, body            = make([][]byte, n), make([][]byte, n), make([][]byte, n), make([][]byte, n), make([][]byte, n)
+		expires                                           = make([]*time.Time, n)
+		now                                               = make([]time.Time, n)
+		destVersion, chainVersion                         = make([]int32, n), make([]int32, n)
+	)
+	for k, e := range entries {
+		w, event := e.Withdrawal, e.Event
+		b, err := event.Body()
+		if err != nil {
+			return nil, err
+		}
+		ids[k], requester[k], reference[k], key[k] = w.ID, w.Requester, w.Reference, e.Request.IdempotencyKey
+		bodyHash[k], status[k], answer[k] = e.Request.BodyHash[:], int16(e.Answer.Status), e.Answer.Body
+		account[k], method[k], asset[k], chain[k] = w.Account, string(w.Method), w.Asset, w.Chain
+		address[k], memo[k], amount[k], purpose[k] = w.Address, w.Memo, money.Text(w.Amount), w.Purpose
+		if w.MaxFee.Valid {
+			fee := money.Text(w.MaxFee.Decimal)
+			maxFee[k] = &fee
+		}
+		destinations[k], state[k], digest[k], expires[k] = w.DestinationID, string(w.State), w.Digest, w.ExpiresAt
+		code[k], reason[k], fix[k], now[k] = w.ReasonCode, w.Reason, w.Fix, w.CreatedAt
+		destVersion[k], chainVersion[k], sealed[k] = int32(e.DestinationVersion), int32(e.ChainVersion), e.Sealed
+		events[k], action[k], body[k] = event.ID, event.Action, b
+	}
+	rows, err := s.Pool.Query(ctx, recordEntries, ids, requester, reference, key, bodyHash, status, answer,
+		account, method, asset, chain, address, memo, amount, maxFee, purpose,
+		destinations, state, digest, expires, code, reason, fix, now,
+		destVersion, chainVersion, sealed, events, action, body)
+	if err != nil {
+		return nil, fmt.Errorf("intake: record: %w", err)
+	}
+	written, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	if err != nil {
+		return nil, fmt.Errorf("intake: record: %w", err)
+	}
+	recorded := make(map[uuid.UUID]bool, len(written))
+	for _, id := range written {
+		recorded[id] = true
+	}
+	return recorded, nil
+}
