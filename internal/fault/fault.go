@@ -13,6 +13,7 @@ import (
 type Kind string
 
 const (
+	Malformed    Kind = "malformed"    // cannot be read at all
 	Invalid      Kind = "invalid"      // can never succeed as it stands
 	Unauthorized Kind = "unauthorized" // who are you?
 	Forbidden    Kind = "forbidden"    // someone else may, you may not

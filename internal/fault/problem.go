@@ -8,6 +8,7 @@ import (
 // status is the one table from kinds to HTTP. A code never changes its kind, so a
 // client may rely on either.
 var status = map[Kind]int{
+	Malformed:    http.StatusBadRequest,
 	Invalid:      http.StatusUnprocessableEntity,
 	Unauthorized: http.StatusUnauthorized,
 	Forbidden:    http.StatusForbidden,

@@ -2,10 +2,10 @@ package pgstore
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -42,15 +42,15 @@ func (s *Store) Sequence(ctx context.Context, max int) (int, error) {
 		if err := lockLog(ctx, tx); err != nil {
 			return err
 		}
-		size, err := logSize(ctx, tx)
+		end, err := readLogEnd(ctx, tx)
 		if err != nil {
 			return err
 		}
-		ids, leaves, err := nextLeaves(ctx, tx, max)
+		ids, leaves, err := nextLeaves(ctx, tx, end, max)
 		if err != nil || len(ids) == 0 {
 			return err
 		}
-		tree, err := audit.LoadTree(size, storedHashes(ctx, tx))
+		tree, err := audit.LoadTree(end.size, storedHashes(ctx, tx))
 		if err != nil {
 			return err
 		}
@@ -62,12 +62,12 @@ func (s *Store) Sequence(ctx context.Context, max int) (int, error) {
 		}
 		// Leaves and hashes are dense: UNNEST's own numbering is their place.
 		if _, err := tx.Exec(ctx, `INSERT INTO audit_leaves (seq, event_id)
-			SELECT $1 + n - 1, id FROM unnest($2::uuid[]) WITH ORDINALITY AS t (id, n)`, size, ids); err != nil {
+			SELECT $1 + n - 1, id FROM unnest($2::uuid[]) WITH ORDINALITY AS t (id, n)`, end.size, ids); err != nil {
 			return fmt.Errorf("store leaves: %w", err)
 		}
 		if _, err := tx.Exec(ctx, `INSERT INTO audit_hashes (idx, hash)
 			SELECT $1 + n - 1, hash FROM unnest($2::bytea[]) WITH ORDINALITY AS t (hash, n)`,
-			tlog.StoredHashCount(size), nodes); err != nil {
+			tlog.StoredHashCount(end.size), nodes); err != nil {
 			return fmt.Errorf("store hashes: %w", err)
 		}
 		n = len(ids)
@@ -85,35 +85,38 @@ func lockLog(ctx context.Context, tx pgx.Tx) error {
 	return nil
 }
 
-func logSize(ctx context.Context, q querier) (size int64, err error) {
-	if err := q.QueryRow(ctx, "SELECT coalesce(max(seq) + 1, 0) FROM audit_leaves").Scan(&size); err != nil {
-		return 0, fmt.Errorf("read the log's size: %w", err)
-	}
-	return size, nil
+// logEnd is how long the log is, and the mark up to which every event has its
+// number.
+type logEnd struct {
+	size int64
+	txid string
+	id   uuid.UUID
 }
 
-// lastLeaf is the mark up to which every event has its number.
-const lastLeaf = `(SELECT e.txid, e.id FROM audit_leaves l JOIN audit_events e ON e.id = l.event_id
-	ORDER BY l.seq DESC LIMIT 1)`
+func readLogEnd(ctx context.Context, tx pgx.Tx) (logEnd, error) {
+	end := logEnd{txid: "0"}
+	var backwards bool
+	err := tx.QueryRow(ctx, `SELECT l.seq + 1, e.txid::text, e.id, e.txid >= pg_snapshot_xmax(pg_current_snapshot())
+		FROM audit_leaves l JOIN audit_events e ON e.id = l.event_id ORDER BY l.seq DESC LIMIT 1`).
+		Scan(&end.size, &end.txid, &end.id, &backwards)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return end, fmt.Errorf("read the log's end: %w", err)
+	}
+	if backwards {
+		return end, fault.New(fault.Unavailable, "audit_txid_backwards",
+			"the database's transaction numbers are below those in the record, as after a restore from a logical dump; new events could not be told from old ones",
+			"restore from a physical backup, or stop Postgres and raise its counter above the record's highest txid with pg_resetwal --epoch and --next-transaction-id")
+	}
+	return end, nil
+}
 
 // nextLeaves reads the events after the mark with their leaf hashes (RFC 6962:
 // SHA-256 over a zero byte and the body). The server hashes, so that bodies need
 // not travel; VerifyLog hashes them again here.
-func nextLeaves(ctx context.Context, tx pgx.Tx, max int) ([]uuid.UUID, []tlog.Hash, error) {
-	var backwards bool
-	if err := tx.QueryRow(ctx, `SELECT coalesce((SELECT m.txid >= pg_snapshot_xmax(pg_current_snapshot()) FROM `+lastLeaf+` m), false)`).
-		Scan(&backwards); err != nil {
-		return nil, nil, fmt.Errorf("read the log's end: %w", err)
-	}
-	if backwards {
-		return nil, nil, fault.New(fault.Unavailable, "audit_txid_backwards",
-			"the database's transaction numbers are below those in the record, as after a restore from a logical dump; new events could not be told from old ones",
-			"restore from a physical backup, or stop Postgres and raise its counter above the record's highest txid with pg_resetwal --next-transaction-id and --epoch")
-	}
-	rows, err := tx.Query(ctx, `SELECT e.id, sha256('\x00'::bytea || e.body) FROM audit_events e
-		WHERE (e.txid, e.id) > (SELECT coalesce(max(m.txid), '0'), coalesce(max(m.id::text)::uuid, $2) FROM `+lastLeaf+` m)
-		  AND e.txid < pg_snapshot_xmin(pg_current_snapshot())
-		ORDER BY e.txid, e.id LIMIT $1`, max, uuid.Nil)
+func nextLeaves(ctx context.Context, tx pgx.Tx, end logEnd, max int) ([]uuid.UUID, []tlog.Hash, error) {
+	rows, err := tx.Query(ctx, `SELECT id, sha256('\x00'::bytea || body) FROM audit_events
+		WHERE (txid, id) > ($1::text::xid8, $2) AND txid < pg_snapshot_xmin(pg_current_snapshot())
+		ORDER BY txid, id LIMIT $3`, end.txid, end.id, max)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read new events: %w", err)
 	}
@@ -122,13 +125,29 @@ func nextLeaves(ctx context.Context, tx pgx.Tx, max int) ([]uuid.UUID, []tlog.Ha
 	var id uuid.UUID
 	var leaf []byte
 	_, err = pgx.ForEachRow(rows, []any{&id, &leaf}, func() error {
-		ids, leaves = append(ids, id), append(leaves, tlog.Hash(leaf))
-		return nil
+		h, err := asHash(leaf)
+		ids, leaves = append(ids, id), append(leaves, h)
+		return err
 	})
 	if err != nil {
 		return nil, nil, fmt.Errorf("read new events: %w", err)
 	}
 	return ids, leaves, nil
+}
+
+func asHash(b []byte) (tlog.Hash, error) {
+	if len(b) != tlog.HashSize {
+		return tlog.Hash{}, rewritten("a stored hash of the log's tree has %d bytes", len(b))
+	}
+	return tlog.Hash(b), nil
+}
+
+// logSize is the number of leaves.
+func logSize(ctx context.Context, tx pgx.Tx) (size int64, err error) {
+	if err := tx.QueryRow(ctx, "SELECT coalesce(max(seq) + 1, 0) FROM audit_leaves").Scan(&size); err != nil {
+		return 0, fmt.Errorf("read the log's size: %w", err)
+	}
+	return size, nil
 }
 
 // storedHashes reads the tree's hashes by tlog's index.
@@ -145,8 +164,8 @@ func storedHashes(ctx context.Context, q querier) tlog.HashReader {
 		var idx int64
 		var hash []byte
 		if _, err := pgx.ForEachRow(rows, []any{&idx, &hash}, func() error {
-			found[idx] = tlog.Hash(hash)
-			return nil
+			found[idx], err = asHash(hash)
+			return err
 		}); err != nil {
 			return nil, fmt.Errorf("read hashes: %w", err)
 		}
@@ -154,8 +173,7 @@ func storedHashes(ctx context.Context, q querier) tlog.HashReader {
 		for i, idx := range at {
 			h, ok := found[idx]
 			if !ok {
-				return nil, fault.New(fault.Refused, "audit_log_rewritten",
-					fmt.Sprintf("hash %d of the log's tree is missing", idx), rewrittenFix)
+				return nil, rewritten("hash %d of the log's tree is missing", idx)
 			}
 			out[i] = h
 		}
@@ -339,7 +357,7 @@ func (w *logWalk) step(ctx context.Context, end int64) error {
 		var seq int64
 		var named uuid.UUID
 		var id *uuid.UUID
-		var at nullTime
+		var at *time.Time
 		var actor, action *string
 		var row audit.Row
 		if err := rows.Scan(&seq, &named, &id, &at, &actor, &action, &row.Withdrawal, &row.Body); err != nil {
@@ -351,7 +369,7 @@ func (w *logWalk) step(ctx context.Context, end int64) error {
 		if id == nil {
 			return mismatch("leaf %d: its event %s is gone", seq, named)
 		}
-		row.ID, row.At, row.Actor, row.Action = *id, at.Time, *actor, *action
+		row.ID, row.At, row.Actor, row.Action = *id, *at, *actor, *action
 		if err := row.Check(); err != nil {
 			return mismatch("leaf %d, event %s (%s): %v", seq, row.ID, row.Action, err)
 		}
@@ -388,8 +406,10 @@ func (w *logWalk) hashes(ctx context.Context, begin, end int64) ([]tlog.Hash, er
 	}
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (tlog.Hash, error) {
 		var hash []byte
-		err := row.Scan(&hash)
-		return tlog.Hash(hash), err
+		if err := row.Scan(&hash); err != nil {
+			return tlog.Hash{}, err
+		}
+		return asHash(hash)
 	})
 }
 
@@ -431,7 +451,8 @@ func (w *logWalk) leftovers(ctx context.Context) error {
 	err := w.tx.QueryRow(ctx, `WITH unnumbered AS (
 			SELECT e.txid, e.id FROM audit_events e WHERE NOT EXISTS (SELECT FROM audit_leaves l WHERE l.event_id = e.id))
 		SELECT count(*), (SELECT u.id FROM unnumbered u
-			WHERE (u.txid, u.id) < `+lastLeaf+` OR u.txid >= pg_snapshot_xmax(pg_current_snapshot()) LIMIT 1)
+			WHERE (u.txid, u.id) < (SELECT e.txid, e.id FROM audit_leaves l JOIN audit_events e ON e.id = l.event_id ORDER BY l.seq DESC LIMIT 1)
+			   OR u.txid >= pg_snapshot_xmax(pg_current_snapshot()) LIMIT 1)
 		FROM unnumbered`).Scan(&w.report.Waiting, &hidden)
 	if err != nil {
 		return fmt.Errorf("read events without a leaf: %w", err)
@@ -462,34 +483,26 @@ func (s *Store) Receipt(ctx context.Context, id uuid.UUID, rp approval.Relying) 
 		if err != nil {
 			return fmt.Errorf("read checkpoint: %w", err)
 		}
-		proposals, err := column[[]byte](ctx, tx, "SELECT sealed FROM proposals WHERE withdrawal_id = $1 ORDER BY round", id)
-		if err != nil {
+		if r.Events, err = entries(ctx, tx, "e.withdrawal_id = $1", id); err != nil {
 			return err
 		}
-		r.Proposals = texts8(proposals)
-		attempts, err := column[[]byte](ctx, tx, "SELECT body FROM attempts WHERE withdrawal_id = $1 ORDER BY number", id)
-		if err != nil {
+		if len(r.Events) == 0 || slices.ContainsFunc(r.Events, func(e receipt.Entry) bool { return e.Leaf < 0 || e.Leaf >= size }) {
+			return notReady
+		}
+		if err := documents(ctx, tx, &r); err != nil {
 			return err
 		}
-		r.Attempts = texts8(attempts)
-		rows, err := tx.Query(ctx, `SELECT v.authenticator_data, v.client_data, v.signature
-			FROM votes v JOIN proposals p USING (digest) WHERE p.withdrawal_id = $1 ORDER BY v.cast_at, v.id`, id)
-		if err != nil {
-			return fmt.Errorf("read votes: %w", err)
-		}
-		if r.Votes, err = pgx.CollectRows(rows, pgx.RowToStructByPos[receipt.Assertion]); err != nil {
-			return fmt.Errorf("read votes: %w", err)
-		}
-		if r.Events, err = proven(ctx, tx, size, notReady, "e.withdrawal_id = $1", id); err != nil {
+		if r.Roster, err = rosterOf(ctx, tx, id, r.Events[len(r.Events)-1].Leaf); err != nil {
 			return err
 		}
-		voters, err := column[uuid.UUID](ctx, tx, "SELECT DISTINCT v.person_id FROM votes v JOIN proposals p USING (digest) WHERE p.withdrawal_id = $1", id)
-		if err != nil {
-			return err
+		for _, list := range [][]receipt.Entry{r.Events, r.Roster} {
+			for i := range list {
+				if list[i].Proof, err = tlog.ProveRecord(size, list[i].Leaf, storedHashes(ctx, tx)); err != nil {
+					return fmt.Errorf("prove leaf %d: %w", list[i].Leaf, err)
+				}
+			}
 		}
-		r.Roster, err = proven(ctx, tx, size, notReady, `e.withdrawal_id IS NULL AND e.action = ANY ($1)
-			AND convert_from(e.body, 'UTF8')::jsonb #>> '{detail,person}' = ANY ($2::uuid[]::text[])`, audit.RosterActions(), voters)
-		return err
+		return nil
 	})
 	if _, ok := fault.As(err); err != nil && !ok {
 		err = fmt.Errorf("export receipt: %w", err)
@@ -497,15 +510,46 @@ func (s *Store) Receipt(ctx context.Context, id uuid.UUID, rp approval.Relying) 
 	return r, err
 }
 
-// proven reads events in the order of the log with their proofs in the tree of
-// one size.
-func proven(ctx context.Context, tx pgx.Tx, size int64, notReady error, where string, args ...any) ([]receipt.Entry, error) {
+// documents reads what the events name by hash.
+func documents(ctx context.Context, tx pgx.Tx, r *receipt.Receipt) (err error) {
+	if r.Proposals, err = textColumn(ctx, tx, "SELECT sealed FROM proposals WHERE withdrawal_id = $1 ORDER BY round", r.Withdrawal); err != nil {
+		return fmt.Errorf("read proposals: %w", err)
+	}
+	if r.Attempts, err = textColumn(ctx, tx, "SELECT body FROM attempts WHERE withdrawal_id = $1 ORDER BY number", r.Withdrawal); err != nil {
+		return fmt.Errorf("read attempts: %w", err)
+	}
+	rows, err := tx.Query(ctx, `SELECT v.authenticator_data, v.client_data, v.signature
+		FROM votes v JOIN proposals p USING (digest) WHERE p.withdrawal_id = $1 ORDER BY v.cast_at, v.id`, r.Withdrawal)
+	if err != nil {
+		return fmt.Errorf("read votes: %w", err)
+	}
+	if r.Votes, err = pgx.CollectRows(rows, pgx.RowToStructByPos[receipt.Assertion]); err != nil {
+		return fmt.Errorf("read votes: %w", err)
+	}
+	return nil
+}
+
+func textColumn(ctx context.Context, tx pgx.Tx, sql string, args ...any) ([]string, error) {
+	rows, err := tx.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (string, error) {
+		var b []byte
+		err := row.Scan(&b)
+		return string(b), err
+	})
+}
+
+// entries reads events in the order of the log, without their proofs. An event
+// that has no leaf yet gets -1.
+func entries(ctx context.Context, tx pgx.Tx, where string, args ...any) ([]receipt.Entry, error) {
 	rows, err := tx.Query(ctx, `SELECT coalesce(l.seq, -1), e.body FROM audit_events e
 		LEFT JOIN audit_leaves l ON l.event_id = e.id WHERE `+where+` ORDER BY l.seq`, args...)
 	if err != nil {
 		return nil, fmt.Errorf("read events: %w", err)
 	}
-	entries, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e receipt.Entry, err error) {
+	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e receipt.Entry, err error) {
 		var body []byte
 		err = row.Scan(&e.Leaf, &body)
 		e.Body = string(body)
@@ -514,13 +558,30 @@ func proven(ctx context.Context, tx pgx.Tx, size int64, notReady error, where st
 	if err != nil {
 		return nil, fmt.Errorf("read events: %w", err)
 	}
-	for i, e := range entries {
-		if e.Leaf < 0 || e.Leaf >= size {
-			return nil, notReady
-		}
-		if entries[i].Proof, err = tlog.ProveRecord(size, e.Leaf, storedHashes(ctx, tx)); err != nil {
-			return nil, fmt.Errorf("prove leaf %d: %w", e.Leaf, err)
-		}
+	return list, nil
+}
+
+// rosterOf reads the roster events, before a leaf, of the people who voted on a
+// withdrawal.
+func rosterOf(ctx context.Context, tx pgx.Tx, id uuid.UUID, before int64) ([]receipt.Entry, error) {
+	rows, err := tx.Query(ctx, "SELECT DISTINCT v.person_id::text FROM votes v JOIN proposals p USING (digest) WHERE p.withdrawal_id = $1", id)
+	if err != nil {
+		return nil, fmt.Errorf("read voters: %w", err)
 	}
-	return entries, nil
+	voters, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("read voters: %w", err)
+	}
+	all, err := entries(ctx, tx, "e.withdrawal_id IS NULL AND e.action = ANY ($1) AND l.seq < $2", audit.RosterActions(), before)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(all, func(e receipt.Entry) bool {
+		event, err := audit.ParseEvent([]byte(e.Body))
+		if err != nil {
+			return true // not ours; `sluice audit verify` names it
+		}
+		person, _ := event.Detail["person"].(string)
+		return !slices.Contains(voters, person)
+	}), nil
 }

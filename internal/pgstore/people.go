@@ -360,7 +360,7 @@ func checkDestination(k whitelist.Key) error {
 		return fault.New(fault.Invalid, "destination_malformed", why, "copy it again from the exchange's API management page, alone").On(field)
 	}
 	for _, f := range []struct{ name, text string }{{"asset", k.Asset}, {"chain", k.Chain}, {"address", k.Address}} {
-		if !printable(f.text) || strings.Contains(f.text, " ") {
+		if !showable(f.text) || strings.Contains(f.text, " ") {
 			return malformed(f.name, "the "+f.name+" holds a space or a character that cannot be shown")
 		}
 	}
@@ -373,13 +373,13 @@ func checkDestination(k whitelist.Key) error {
 		return malformed("address", "the asset or the address is empty")
 	case (k.Chain == "") != (k.Method == exchange.InterUser):
 		return malformed("chain", "an on-chain destination has a chain, and one inside the exchange has none")
-	case !printable(k.Memo) || strings.TrimSpace(k.Memo) != k.Memo:
+	case !showable(k.Memo) || strings.TrimSpace(k.Memo) != k.Memo:
 		return malformed("memo", "the memo begins or ends with a space, or holds a character that cannot be shown")
 	}
 	return nil
 }
 
-func printable(s string) bool {
+func showable(s string) bool {
 	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
 }
 

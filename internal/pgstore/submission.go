@@ -227,16 +227,6 @@ func (s *Store) Hold(ctx context.Context, w withdraw.Withdrawal, why *fault.Erro
 	})
 }
 
-// HoldAttempt puts a withdrawal whose unknown attempt was found with other fields
-// than were approved in front of a person. The attempt stays unknown and so live:
-// nothing can be sent again.
-func (s *Store) HoldAttempt(ctx context.Context, a withdraw.Attempt, why *fault.Error, detail canonical.Object, now time.Time) error {
-	return s.tx(ctx, "hold", func(tx pgx.Tx) error {
-		return move{id: a.WithdrawalID, to: withdraw.Held, from: []withdraw.State{withdraw.Unknown}, reason: why, set: map[string]any{"next_step_at": now},
-			actor: "worker:" + a.Account, action: "withdrawal.held", detail: detail}.apply(ctx, tx, now)
-	})
-}
-
 // Wait leaves a withdrawal where it is and says why and until when. The record
 // hears of it once per reason, not once per look.
 func (s *Store) Wait(ctx context.Context, w withdraw.Withdrawal, why *fault.Error, now, next time.Time) error {
@@ -283,8 +273,7 @@ func (s *Store) UnsettledAttempts(ctx context.Context, account string) ([]withdr
 // Tracked reads the withdrawals of an account that the exchange has and has not ended.
 func (s *Store) Tracked(ctx context.Context, account string) ([]withdraw.Withdrawal, error) {
 	return collect[withdraw.Withdrawal](ctx, s, "SELECT "+withdrawalColumns+` FROM withdrawals
-		WHERE account = $1 AND state IN ('approved', 'submitting', 'unknown', 'submitted', 'held') AND state IN ('submitted', 'held')
-		AND exchange_id IS NOT NULL ORDER BY exchange_id`, account)
+		WHERE account = $1 AND state IN ('submitted', 'held') AND exchange_id IS NOT NULL ORDER BY exchange_id`, account)
 }
 
 // Claimed tells which of these exchange ids already belong to an attempt.

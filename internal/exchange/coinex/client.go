@@ -274,10 +274,10 @@ func (k keys) hint() string {
 func (k keys) scrub(body []byte) []byte {
 	accessID, secret := k()
 	s := string(body)
-	for _, secret := range []string{secret, accessID} {
+	for _, key := range []string{secret, accessID} {
 		// A key of a few letters (only tests have one) is a part of ordinary words.
-		if len(secret) >= 8 {
-			s = strings.ReplaceAll(s, secret, "[withheld]")
+		if len(key) >= 8 {
+			s = strings.ReplaceAll(s, key, "[withheld]")
 		}
 	}
 	return []byte(s)

@@ -103,6 +103,7 @@ func (s *stub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.RequestURI == "/v2/time" {
 		s.mu.Lock()
 		s.times++
+		s.conns[r.RemoteAddr] = true
 		s.mu.Unlock()
 		_, _ = fmt.Fprintf(w, `{"code":0,"data":{"timestamp":%d},"message":"OK"}`, s.now().Add(s.ahead).UnixMilli())
 		return

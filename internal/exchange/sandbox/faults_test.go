@@ -83,7 +83,7 @@ func TestFaultAcceptAnswerLate(t *testing.T) {
 	}
 	select {
 	case err := <-answer:
-		t.Errorf("the answer was not held back: %v", err)
+		t.Fatalf("the answer was not held back: %v", err)
 	default:
 	}
 	giveUp()

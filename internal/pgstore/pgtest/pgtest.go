@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -33,9 +34,8 @@ const (
 var (
 	server *pgserver.Server
 
-	mu        sync.Mutex
-	databases = map[testing.TB]string{} // the running tests' databases
-	made      int
+	databases sync.Map // of the running tests: testing.TB to a func() string that makes the database once
+	made      atomic.Int64
 )
 
 // settings trade safety for speed: a test's data is of no worth after a crash of the
@@ -137,28 +137,25 @@ func URL(t testing.TB, user string) string {
 	if server == nil {
 		t.Fatal("pgtest: no server; TestMain must call pgtest.Main")
 	}
-	mu.Lock()
-	defer mu.Unlock()
-	name, ok := databases[t]
-	if !ok {
-		made++
-		name = fmt.Sprintf("test_%d", made)
-		// Copying files beats writing the copy to the log, the default, when the log is
-		// not what keeps the data.
-		if err := exec(t.Context(), "CREATE DATABASE "+name+" TEMPLATE "+template+" STRATEGY FILE_COPY"); err != nil {
-			t.Fatalf("pgtest: copying the template database: %v", err)
-		}
-		databases[t] = name
-		t.Cleanup(func() {
-			mu.Lock()
-			delete(databases, t)
-			mu.Unlock()
-			if err := exec(context.Background(), "DROP DATABASE "+name+" WITH (FORCE)"); err != nil {
-				t.Errorf("pgtest: dropping the test's database: %v", err)
-			}
-		})
+	name, _ := databases.LoadOrStore(t, sync.OnceValue(func() string { return create(t) }))
+	return server.URL(user, name.(func() string)())
+}
+
+func create(t testing.TB) string {
+	t.Helper()
+	name := fmt.Sprintf("test_%d", made.Add(1))
+	// Without fsync a copy of the files costs less than writing the copy to the log,
+	// which is the default.
+	if err := exec(t.Context(), "CREATE DATABASE "+name+" TEMPLATE "+template+" STRATEGY FILE_COPY"); err != nil {
+		t.Fatalf("pgtest: copying the template database: %v", err)
 	}
-	return server.URL(user, name)
+	t.Cleanup(func() {
+		databases.Delete(t)
+		if err := exec(context.Background(), "DROP DATABASE "+name+" WITH (FORCE)"); err != nil {
+			t.Errorf("pgtest: dropping the test's database: %v", err)
+		}
+	})
+	return name
 }
 
 // Server is the running server, nil outside Main.

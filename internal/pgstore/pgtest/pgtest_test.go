@@ -233,9 +233,7 @@ func TestFoldersOfKilledProcessesAreRemoved(t *testing.T) {
 
 func BenchmarkDatabase(b *testing.B) {
 	for b.Loop() {
-		b.StopTimer()
 		t := &oneTest{TB: b}
-		b.StartTimer()
 		URL(t, "writer")
 		t.clean()
 	}
