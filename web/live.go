@@ -44,7 +44,7 @@ type hub struct {
 type watcher struct {
 	mu   sync.Mutex
 	ids  map[uuid.UUID]struct{}
-	any  bool
+	more bool          // than ids can name
 	wake chan struct{} // holds at most one token
 }
 
@@ -133,7 +133,7 @@ func (w *watcher) add(ids []uuid.UUID) {
 		w.ids[id] = struct{}{}
 	}
 	if len(w.ids) > maxIDs {
-		w.any = true
+		w.more = true
 		clear(w.ids)
 	}
 	select {
@@ -143,17 +143,17 @@ func (w *watcher) add(ids []uuid.UUID) {
 }
 
 // take empties the watcher.
-func (w *watcher) take() (ids []string, any bool) {
+func (w *watcher) take() (ids []string, more bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	ids = []string{}
 	for id := range w.ids {
 		ids = append(ids, id.String())
 	}
-	any = w.any
+	more = w.more
 	clear(w.ids)
-	w.any = false
-	return ids, any
+	w.more = false
+	return ids, more
 }
 
 // liveStream is one open page's connection: server-sent events that name what
@@ -198,8 +198,8 @@ func (s *site) liveStream(w http.ResponseWriter, r *http.Request) {
 				return
 			}
 		case <-page.wake:
-			ids, any := page.take()
-			data, err := json.Marshal(map[string]any{"ids": ids, "any": any})
+			ids, more := page.take()
+			data, err := json.Marshal(map[string]any{"ids": ids, "more": more})
 			if err != nil || !send("event: changed\ndata: %s\n\n", data) {
 				return
 			}

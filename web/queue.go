@@ -2,6 +2,7 @@ package web
 
 import (
 	"context"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -13,7 +14,6 @@ import (
 	"sluice/internal/approval"
 	"sluice/internal/fault"
 	"sluice/internal/identity"
-	"sluice/internal/whitelist"
 	"sluice/internal/withdraw"
 )
 
@@ -251,7 +251,7 @@ func badFilter(name string) error {
 
 // link is path with q changed by name and value pairs; an empty value removes.
 func link(path string, q url.Values, pairs ...string) string {
-	q = url.Values(mapsClone(q))
+	q = maps.Clone(q)
 	for i := 0; i+1 < len(pairs); i += 2 {
 		if pairs[i+1] == "" {
 			q.Del(pairs[i])
@@ -269,6 +269,3 @@ func link(path string, q url.Values, pairs ...string) string {
 	}
 	return path + "?" + q.Encode()
 }
-
-// labelled gives destinations by id their place in a list.
-func active(d whitelist.Destination) bool { return d.State == whitelist.Active }

@@ -7,10 +7,10 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"html/template"
 	"io/fs"
-	"maps"
 	"mime"
 	"net/http"
 	"path"
@@ -88,22 +88,23 @@ type page struct {
 // parse reads the templates: each page with the frame and the shared pieces.
 func parse(now func() time.Time) (map[string]*template.Template, error) {
 	funcs := template.FuncMap{
-		"iso":    func(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05Z") },
-		"stamp":  func(t time.Time) string { return t.UTC().Format("2 Jan 2006, 15:04:05") + " UTC" },
-		"minute": func(t time.Time) string { return t.UTC().Format("2 Jan, 15:04") + " UTC" },
-		"ago":    func(t time.Time) string { return span(now().Sub(t)) },
-		"left":   func(t time.Time) string { return span(t.Sub(now())) },
-		"amount": newAmount,
-		"text":   money.Text,
-		"quad":   quad,
-		"short":  short,
-		"plain":  plain,
-		"tone":   func(s withdraw.State) tone { return tones[s] },
-		"hex":    func(b []byte) string { return hex.EncodeToString(b) },
-		"json":   pretty,
-		"chain":  chainName,
-		"add":    func(a, b int) int { return a + b },
-		"dict":   dict,
+		"iso":      func(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05Z") },
+		"stamp":    func(t time.Time) string { return t.UTC().Format("2 Jan 2006, 15:04:05") + " UTC" },
+		"minute":   func(t time.Time) string { return t.UTC().Format("2 Jan, 15:04") + " UTC" },
+		"ago":      func(t time.Time) string { return span(now().Sub(t)) },
+		"left":     func(t time.Time) string { return span(t.Sub(now())) },
+		"amount":   newAmount,
+		"text":     money.Text,
+		"quad":     quad,
+		"short":    short,
+		"plain":    plain,
+		"tone":     func(s withdraw.State) tone { return tones[s] },
+		"hex":      func(b []byte) string { return hex.EncodeToString(b) },
+		"json":     pretty,
+		"chain":    chainName,
+		"sentence": sentence,
+		"outcome":  func(o string) tone { return outcomes[o].Tone },
+		"meaning":  func(o string) string { return outcomes[o].Text },
 	}
 	shared, err := template.New("").Funcs(funcs).ParseFS(files, "templates/frame.html", "templates/pieces.html")
 	if err != nil {
@@ -155,18 +156,6 @@ func pretty(b []byte) string {
 		return string(b)
 	}
 	return out.String()
-}
-
-func dict(pairs ...any) (map[string]any, error) {
-	m := map[string]any{}
-	for i := 0; i+1 < len(pairs); i += 2 {
-		k, ok := pairs[i].(string)
-		if !ok {
-			return nil, fmt.Errorf("dict: %v is not a name", pairs[i])
-		}
-		m[k] = pairs[i+1]
-	}
-	return m, nil
 }
 
 // show renders a page whole before it sends any of it: a page that breaks in the
@@ -302,7 +291,7 @@ func read(w http.ResponseWriter, r *http.Request, into any) error {
 }
 
 func badBody(err error) error {
-	if large := new(http.MaxBytesError); asLarge(err, &large) {
+	if large := new(http.MaxBytesError); errors.As(err, &large) {
 		return fault.New(fault.TooLarge, "body_too_large", fmt.Sprintf("the request is larger than %d bytes", maxBody), "send less")
 	}
 	return fault.New(fault.Invalid, "body_malformed", "the request cannot be read", "reload the page and try again").Because(err)
@@ -340,11 +329,4 @@ func (n *names) of(ctx context.Context, actor string) string {
 	}
 	n.known[actor] = name
 	return name
-}
-
-// merged is a with b laid over it.
-func merged(a, b map[string]string) map[string]string {
-	m := maps.Clone(a)
-	maps.Copy(m, b)
-	return m
 }

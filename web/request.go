@@ -29,7 +29,7 @@ var lives = []struct {
 	Value, Label string
 	Duration     time.Duration
 }{
-	{"", "24 hours (the policy's)", 0},
+	{"", "24 hours", 0},
 	{"1h", "1 hour", time.Hour},
 	{"4h", "4 hours", 4 * time.Hour},
 	{"12h", "12 hours", 12 * time.Hour},
@@ -51,14 +51,15 @@ type requestView struct {
 	// ConfigAge is when the exchange's rules were read.
 	ConfigAt time.Time
 	MayAsk   bool
+	Unit     string // of the chosen destination
 }
 
 // pick is one destination of the form with the exchange's rules for it.
 type pick struct {
 	whitelist.Destination
 	Chosen   bool
-	Rule     *exchange.ChainConfig // nil when the exchange says nothing of it
-	Disabled string                // why it cannot be chosen
+	Disabled string // why it cannot be chosen
+	Rules    string // what the exchange takes, in words
 }
 
 func (s *site) requestPage(w http.ResponseWriter, r *http.Request) {
@@ -83,8 +84,11 @@ func (s *site) showRequest(w http.ResponseWriter, r *http.Request, status int, v
 	}
 	view.ConfigAt, view.Lives, view.MayAsk = at, lives, viewerOf(r).Can(identity.Requester)
 	for _, d := range list {
-		p := pick{Destination: d, Chosen: d.ID.String() == view.Destination, Rule: ruleOf(d, chains)}
-		p.Disabled = closed(d, p.Rule)
+		rule := ruleOf(d, chains)
+		p := pick{Destination: d, Chosen: d.ID.String() == view.Destination, Disabled: closed(d, rule), Rules: rules(d.Method, rule)}
+		if p.Chosen {
+			view.Unit = d.Asset
+		}
 		view.Picks = append(view.Picks, p)
 	}
 	s.show(w, r, status, "request", page{Title: "New withdrawal", Nav: "withdrawals", Body: view})
@@ -114,6 +118,19 @@ func closed(d whitelist.Destination, c *exchange.ChainConfig) string {
 		return "The exchange has suspended withdrawals here"
 	}
 	return ""
+}
+
+// rules is what the exchange takes at a destination, in words. Between users it
+// takes no fee and has no minimum (facts 3.1).
+func rules(m exchange.Method, c *exchange.ChainConfig) string {
+	switch {
+	case c == nil:
+		return ""
+	case m == exchange.InterUser:
+		return fmt.Sprintf("Up to %d decimals, no fee", c.Precision)
+	}
+	return fmt.Sprintf("Minimum %s %s, up to %d decimals, fee %s %s",
+		money.Text(c.MinAmount), c.Asset, c.Precision, money.Text(c.Fee), c.Asset)
 }
 
 func (s *site) request(w http.ResponseWriter, r *http.Request) {

@@ -44,6 +44,7 @@ type Store interface {
 	Events(ctx context.Context, cursor uuid.UUID, limit int, action, actor string) ([]pgstore.EventRow, uuid.UUID, error)
 	Changes(ctx context.Context, since string) ([]uuid.UUID, string, error)
 	Destinations(ctx context.Context, account string) ([]whitelist.Destination, error)
+	Destination(ctx context.Context, id uuid.UUID) (whitelist.Destination, error)
 	Chains(ctx context.Context) ([]exchange.ChainConfig, time.Time, error)
 	Accounts(ctx context.Context) ([]string, error)
 	Health(ctx context.Context) (pgstore.Health, error)
@@ -91,13 +92,13 @@ var files embed.FS
 
 type site struct {
 	Deps
-	pages    map[string]*template.Template
-	assets   *assets
-	active   *scs.SessionManager // moves the idle clock
-	quiet    *scs.SessionManager // reads the same sessions and leaves the idle clock alone
-	live     *hub
-	hosts    map[string]bool
-	canonial string
+	pages     map[string]*template.Template
+	assets    *assets
+	active    *scs.SessionManager // moves the idle clock
+	quiet     *scs.SessionManager // reads the same sessions and leaves the idle clock alone
+	live      *hub
+	hosts     map[string]bool
+	canonical string
 }
 
 // New makes the handler of all pages. It fails when the relying site names no
@@ -106,7 +107,7 @@ func New(d Deps) (http.Handler, error) {
 	if len(d.Relying.Origins) == 0 {
 		return nil, errors.New("web: the relying site has no origin, so no passkey could ever be used on it")
 	}
-	s := &site{Deps: d, hosts: map[string]bool{}, canonial: d.Relying.Origins[0]}
+	s := &site{Deps: d, hosts: map[string]bool{}, canonical: d.Relying.Origins[0]}
 	https := true
 	for _, o := range d.Relying.Origins {
 		u, err := url.Parse(o)
@@ -172,23 +173,23 @@ func (s *site) handler() http.Handler {
 	})))
 }
 
-// policy is the Content-Security-Policy of every answer. Nothing inline runs and
+// csp is the Content-Security-Policy of every answer. Nothing inline runs and
 // nothing is loaded from elsewhere, so a label with markup in it stays text.
-const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
+const csp = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
 	"form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 
 // guard sets the headers of every answer and turns a panic into a page.
 func (s *site) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
-		h.Set("Content-Security-Policy", policy)
+		h.Set("Content-Security-Policy", csp)
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Referrer-Policy", "same-origin")
 		h.Set("Cross-Origin-Opener-Policy", "same-origin")
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
 		h.Set("Permissions-Policy", "publickey-credentials-get=(self), publickey-credentials-create=(self), clipboard-write=(self), camera=(), microphone=(), geolocation=(), payment=(), usb=()")
 		h.Set("Cache-Control", "no-store")
-		if strings.HasPrefix(s.canonial, "https://") {
+		if strings.HasPrefix(s.canonical, "https://") {
 			h.Set("Strict-Transport-Security", "max-age=31536000")
 		}
 		defer func() {
@@ -213,9 +214,9 @@ func (s *site) rightHost(next http.Handler) http.Handler {
 		case s.hosts[r.Host]:
 			next.ServeHTTP(w, r)
 		case !loopback(r.Host):
-			s.fail(w, r, wrongHost(s.canonial))
+			s.fail(w, r, wrongHost(s.canonical))
 		case r.Method == http.MethodGet || r.Method == http.MethodHead:
-			http.Redirect(w, r, s.canonial+r.URL.RequestURI(), http.StatusTemporaryRedirect)
+			http.Redirect(w, r, s.canonical+r.URL.RequestURI(), http.StatusTemporaryRedirect)
 		default: // a program of this machine, such as `sluice vote`
 			next.ServeHTTP(w, r)
 		}

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/google/uuid"
 
@@ -264,6 +263,3 @@ func reasonOf(typed, otherwise string) (string, error) {
 	}
 	return typed, nil
 }
-
-// dies is when an attempt's bytes stop being valid.
-func dies(a withdraw.Attempt) time.Time { return a.Dies() }

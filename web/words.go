@@ -122,7 +122,7 @@ func approvals(v *approval.Verdict) string {
 func brief(w withdraw.Withdrawal, v *approval.Verdict) string {
 	switch w.State {
 	case withdraw.Refused, withdraw.Failed, withdraw.Held:
-		return w.Reason
+		return sentence(w.Reason)
 	case withdraw.Pending:
 		return "Needs " + approvals(v)
 	case withdraw.Absent:

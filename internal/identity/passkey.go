@@ -50,6 +50,10 @@ type Passkeys struct {
 // NewPasskeys binds passkeys to a site. It fails when rp.ID is not a host name or
 // there is no origin.
 func NewPasskeys(rp approval.Relying, store Store, now func() time.Time) (*Passkeys, error) {
+	// The library's own check lets an empty name pass until the first sign-in.
+	if err := protocol.ValidateRPID(rp.ID); err != nil {
+		return nil, badSite(rp, err)
+	}
 	lib, err := webauthn.New(&webauthn.Config{
 		RPID:          rp.ID,
 		RPDisplayName: "Sluice",
@@ -71,10 +75,15 @@ func NewPasskeys(rp approval.Relying, store Store, now func() time.Time) (*Passk
 		ExtensionsUnsolicitedOutputPolicy: protocol.UnsolicitedOutputPolicyIgnore,
 	})
 	if err != nil {
-		return nil, fault.New(fault.Invalid, "relying_party", fmt.Sprintf("passkeys cannot be bound to the site %q with the origins %q", rp.ID, rp.Origins),
-			"set the site to a host name such as pay.example.com, never an IP address, and at least one origin such as https://pay.example.com").Because(err)
+		return nil, badSite(rp, err)
 	}
 	return &Passkeys{rp: rp, lib: lib, store: store, now: now}, nil
+}
+
+func badSite(rp approval.Relying, err error) error {
+	return fault.New(fault.Invalid, "relying_party",
+		fmt.Sprintf("passkeys cannot be bound to the site %q with the origins %q", rp.ID, rp.Origins),
+		"set the site to a host name such as pay.example.com, never an IP address, and at least one origin such as https://pay.example.com").Because(err)
 }
 
 // What a ceremony is for. A state made for one is refused by the other.

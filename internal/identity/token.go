@@ -114,8 +114,8 @@ func NewTokens(lookup func(ctx context.Context, name string) (Client, error), no
 		lookup: lookup,
 		now:    now,
 		parser: jwt.NewParser(
-			// Without the list, a token signed by HMAC with the public key as its
-			// secret, or by nobody ("none"), could pass.
+			// A token signed by HMAC with the public key as its secret, or by nobody
+			// ("none"), must not pass, whatever type the key function returns.
 			jwt.WithValidMethods([]string{jwt.SigningMethodEdDSA.Alg()}),
 			jwt.WithAudience(audience),
 			jwt.WithExpirationRequired(),

@@ -174,6 +174,7 @@ func TestVerifyRefuses(t *testing.T) {
 		{"not before later", eddsa(with("nbf", now+60)), "token_not_yet_valid"},
 		{"lives too long", eddsa(with("exp", now+3601)), "token_lifetime"},
 		{"lives long, begun long ago", eddsa(good(func(c map[string]any) { c["iat"] = now - 7200 })), "token_lifetime"},
+		{"ends before it begins", eddsa(good(func(c map[string]any) { c["iat"], c["exp"] = now+20, now-20 })), "token_lifetime"},
 		{"disabled client", raw(t, jwt.SigningMethodEdDSA, off, nil, with("sub", "off")), "client_disabled"},
 		{"disabled client, forged", raw(t, jwt.SigningMethodEdDSA, other, nil, with("sub", "off")), "token_signature"},
 	} {

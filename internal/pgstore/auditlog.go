@@ -110,13 +110,16 @@ func readLogEnd(ctx context.Context, tx pgx.Tx) (logEnd, error) {
 	return end, nil
 }
 
-// nextLeaves reads the events after the mark with their leaf hashes (RFC 6962:
-// SHA-256 over a zero byte and the body). The server hashes, so that bodies need
-// not travel; VerifyLog hashes them again here.
+// selectNext hashes each event's leaf (RFC 6962: SHA-256 over a zero byte and the
+// body) on the server, so that bodies need not travel. VerifyLog hashes them
+// again here.
+const selectNext = `SELECT id, sha256('\x00'::bytea || body) FROM audit_events
+	WHERE (txid, id) > ($1::text::xid8, $2) AND txid < pg_snapshot_xmin(pg_current_snapshot())
+	ORDER BY txid, id LIMIT $3`
+
+// nextLeaves reads the events after the mark.
 func nextLeaves(ctx context.Context, tx pgx.Tx, end logEnd, max int) ([]uuid.UUID, []tlog.Hash, error) {
-	rows, err := tx.Query(ctx, `SELECT id, sha256('\x00'::bytea || body) FROM audit_events
-		WHERE (txid, id) > ($1::text::xid8, $2) AND txid < pg_snapshot_xmin(pg_current_snapshot())
-		ORDER BY txid, id LIMIT $3`, end.txid, end.id, max)
+	rows, err := tx.Query(ctx, selectNext, end.txid, end.id, max)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read new events: %w", err)
 	}
@@ -192,7 +195,9 @@ func rewritten(format string, args ...any) error {
 //
 // Before it signs it proves that the tree of now extends the one that was signed
 // last: a signature over a rewritten log would make the forgery ours. Where the
-// proof fails it signs nothing and returns the fault audit_log_rewritten.
+// proof fails it signs nothing and returns the fault audit_log_rewritten. The
+// proof reads a few dozen hashes however long the log is; stored hashes that
+// neither root depends on are VerifyLog's to check.
 func (s *Store) Checkpoint(ctx context.Context, signer *audit.Signer) (audit.Checkpoint, bool, error) {
 	var now audit.Checkpoint
 	signed := false

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -392,7 +391,7 @@ func personActor(id uuid.UUID) string { return identity.Person{ID: id}.Actor() }
 func base64url(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
 
 // orEmpty is the list as SQL and JSON want it: empty, never null.
-func orEmpty(list []string) []string { return slices.Concat([]string{}, list) }
+func orEmpty(list []string) []string { return append([]string{}, list...) }
 
 func roleNames(roles []identity.Role) []string {
 	names := []string{}

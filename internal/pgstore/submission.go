@@ -97,11 +97,9 @@ func (s *Store) BeginAttempt(ctx context.Context, l LeaseOf, p withdraw.Proposal
 		case tag.RowsAffected() == 0:
 			return ErrFenced
 		}
-		return appendEvents(ctx, tx, audit.NewEvent(now, "worker:"+p.Account, "submission.attempted", p.ID, canonical.Object{
-			"attempt": a.ID.String(), "number": number, "digest": fmt.Sprintf("%x", digest), "remark": a.Remark,
-			"body_sha256": fmt.Sprintf("%x", sha256.Sum256(a.Body)), "signed_at": audit.Stamp(a.SignedAt), "window_ms": a.WindowMS,
-			"fence": a.Fence, "key": signed.KeyHint,
-		}))
+		detail := audit.AttemptDetail(a.ID, number, digest, a.Remark, a.Body, a.SignedAt, a.WindowMS)
+		detail["fence"], detail["key"] = a.Fence, signed.KeyHint
+		return appendEvents(ctx, tx, audit.NewEvent(now, "worker:"+p.Account, audit.SubmissionAttempted, p.ID, detail))
 	})
 	return a, err
 }
@@ -110,7 +108,7 @@ func (s *Store) BeginAttempt(ctx context.Context, l LeaseOf, p withdraw.Proposal
 func outcomeDetail(a withdraw.Attempt, o exchange.Outcome) canonical.Object {
 	return canonical.Object{
 		"attempt": a.ID.String(), "number": a.Number, "http_status": o.HTTPStatus, "code": o.Code, "message": o.Message, "reason": o.Reason,
-		"response_sha256": fmt.Sprintf("%x", sha256.Sum256(o.Response)),
+		"response_sha256": audit.HexSHA256(o.Response),
 	}
 }
 
@@ -162,7 +160,7 @@ func (s *Store) Accepted(ctx context.Context, a withdraw.Attempt, o exchange.Out
 		detail["exchange_id"], detail["status"], detail["how"] = row.ID, row.RawStatus, how
 		detail["net"], detail["gross"], detail["fee"] = money.Text(row.Net), money.Text(row.Gross), money.Text(row.Fee)
 		if err := (move{id: a.WithdrawalID, to: withdraw.Submitted, set: set,
-			actor: "worker:" + a.Account, action: "submission.accepted", detail: detail}).apply(ctx, tx, now); err != nil {
+			actor: "worker:" + a.Account, action: audit.SubmissionAccepted, detail: detail}).apply(ctx, tx, now); err != nil {
 			return err
 		}
 		_, err := tx.Exec(ctx, `UPDATE destinations SET accepted_at = $2
@@ -179,7 +177,7 @@ func (s *Store) LostAnswer(ctx context.Context, a withdraw.Attempt, o exchange.O
 		}
 		return move{id: a.WithdrawalID, to: withdraw.Unknown, set: map[string]any{"next_step_at": next},
 			reason: fault.New(fault.Unclear, "answer_lost", o.Reason, o.Fix),
-			actor:  "worker:" + a.Account, action: "submission.unknown", detail: outcomeDetail(a, o)}.apply(ctx, tx, now)
+			actor:  "worker:" + a.Account, action: audit.SubmissionUnknown, detail: outcomeDetail(a, o)}.apply(ctx, tx, now)
 	})
 }
 
@@ -196,9 +194,9 @@ func (s *Store) NotAccepted(ctx context.Context, a withdraw.Attempt, o exchange.
 				WHERE id = $1 AND state = 'submitting'`, a.WithdrawalID, now, next, why.Code, why.Detail, why.Fix); err != nil {
 				return err
 			}
-			return appendEvents(ctx, tx, audit.NewEvent(now, "worker:"+a.Account, "submission.not_accepted", a.WithdrawalID, outcomeDetail(a, o)))
+			return appendEvents(ctx, tx, audit.NewEvent(now, "worker:"+a.Account, audit.SubmissionNotAccepted, a.WithdrawalID, outcomeDetail(a, o)))
 		}
-		if err := appendEvents(ctx, tx, audit.NewEvent(now, "worker:"+a.Account, "submission.not_accepted", a.WithdrawalID, outcomeDetail(a, o))); err != nil {
+		if err := appendEvents(ctx, tx, audit.NewEvent(now, "worker:"+a.Account, audit.SubmissionNotAccepted, a.WithdrawalID, outcomeDetail(a, o))); err != nil {
 			return err
 		}
 		return move{id: a.WithdrawalID, to: to, reason: why, set: map[string]any{"next_step_at": nil},
@@ -223,7 +221,7 @@ func (s *Store) Quarantine(ctx context.Context, destination uuid.UUID, reason, a
 func (s *Store) Hold(ctx context.Context, w withdraw.Withdrawal, why *fault.Error, detail canonical.Object, now time.Time) error {
 	return s.tx(ctx, "hold", func(tx pgx.Tx) error {
 		return move{id: w.ID, to: withdraw.Held, from: []withdraw.State{w.State}, reason: why, set: map[string]any{"next_step_at": now},
-			actor: "worker:" + w.Account, action: "withdrawal.held", detail: detail}.apply(ctx, tx, now)
+			actor: "worker:" + w.Account, action: audit.WithdrawalHeld, detail: detail}.apply(ctx, tx, now)
 	})
 }
 
@@ -254,7 +252,7 @@ func (s *Store) Expire(ctx context.Context, account string, now time.Time) error
 	}
 	for _, id := range ids {
 		err := s.tx(ctx, "expire", func(tx pgx.Tx) error {
-			return move{id: id, to: withdraw.Expired, actor: "worker:" + account, action: "withdrawal.expired",
+			return move{id: id, to: withdraw.Expired, actor: "worker:" + account, action: audit.WithdrawalExpired,
 				reason: fault.New(fault.Conflict, "expired", "its time ran out before it was sent", "ask for the payout again"),
 				set:    map[string]any{"next_step_at": nil}}.apply(ctx, tx, now)
 		})
@@ -348,7 +346,7 @@ func (s *Store) Absent(ctx context.Context, a withdraw.Attempt, fresh withdraw.P
 			reason: fault.New(fault.Conflict, "not_at_exchange",
 				"the exchange does not have this withdrawal: its request window and the quiet period have passed and two complete readings of the history do not show it",
 				"compare with the exchange's withdrawal page, then vote again to send it once more, or cancel it"),
-			actor: "worker:" + a.Account, action: "submission.absent", detail: canonical.Object{
+			actor: "worker:" + a.Account, action: audit.SubmissionAbsent, detail: canonical.Object{
 				"attempt": a.ID.String(), "number": a.Number, "evidence": fresh.Evidence, "round": fresh.Round, "digest": fmt.Sprintf("%x", digest)},
 		}.apply(ctx, tx, now)
 	})

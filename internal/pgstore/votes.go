@@ -3,7 +3,6 @@ package pgstore
 import (
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
@@ -256,11 +255,7 @@ func storeVote(ctx context.Context, tx pgx.Tx, withdrawalID uuid.UUID, v approva
 	if err != nil {
 		return fmt.Errorf("store vote: %w", err)
 	}
-	return appendEvents(ctx, tx, audit.NewEvent(v.CastAt, "person:"+v.Person, "vote.cast", withdrawalID, canonical.Object{
-		"digest": digest.String(), "person": v.Person, "decision": string(v.Decision), "reason": v.Reason,
-		"nonce": fmt.Sprintf("%x", v.Nonce), "passkey": fmt.Sprintf("%x", v.Passkey),
-		"signature_sha256": fmt.Sprintf("%x", sha256.Sum256(v.Signature)),
-	}))
+	return appendEvents(ctx, tx, audit.NewEvent(v.CastAt, "person:"+v.Person, audit.VoteCast, withdrawalID, audit.VoteDetail(digest, v)))
 }
 
 // decide moves the withdrawal where the votes lead.
@@ -281,7 +276,7 @@ func (s *Store) decide(ctx context.Context, tx pgx.Tx, w withdraw.Withdrawal, ve
 			reason: fault.New(fault.Conflict, "rejected", why, "talk to the approver; ask for the payout again if it was a mistake"),
 			detail: canonical.Object{"digest": verdict.Digest.String()}}.apply(ctx, tx, now)
 	case approval.Approved:
-		if err := (move{id: w.ID, to: withdraw.Approved, actor: "person:" + v.Person, action: "withdrawal.approved",
+		if err := (move{id: w.ID, to: withdraw.Approved, actor: "person:" + v.Person, action: audit.WithdrawalApproved,
 			set:    map[string]any{"next_step_at": now.Add(strandedAfter)},
 			detail: canonical.Object{"digest": verdict.Digest.String(), "approvals": len(verdict.Approvals)}}).apply(ctx, tx, now); err != nil {
 			return err

@@ -232,7 +232,7 @@ func (s *Store) Cancel(ctx context.Context, id uuid.UUID, actor, reason string, 
 		if err := cancellable(ctx, tx, w); err != nil {
 			return err
 		}
-		m := move{id: id, to: withdraw.Cancelled, actor: actor, action: "withdrawal.cancelled",
+		m := move{id: id, to: withdraw.Cancelled, actor: actor, action: audit.WithdrawalCancelled,
 			reason: fault.New(fault.Conflict, "cancelled", reason, ""), set: map[string]any{"next_step_at": nil}}
 		if err := m.apply(ctx, tx, now); err != nil {
 			return err

@@ -222,7 +222,7 @@ func accept(w Withdrawal, r Request, f Facts, p policy.Policy, now time.Time) (E
 		Withdrawal: w, Request: r, Sealed: sealed,
 		Answer:             Answer{Status: http.StatusCreated, Body: JSON(w, p.Quorum.Approve)},
 		DestinationVersion: f.Destination.Version, ChainVersion: f.Chain.Version,
-		Event: audit.NewEvent(now, r.Requester, "withdrawal.requested", w.ID, canonical.Object{
+		Event: audit.NewEvent(now, r.Requester, audit.WithdrawalRequested, w.ID, canonical.Object{
 			"digest": fmt.Sprintf("%x", digest), "account": w.Account, "asset": w.Asset, "chain": w.Chain,
 			"amount": money.Text(w.Amount), "address": w.Address, "memo": w.Memo, "reference": w.Reference,
 		}),
@@ -236,7 +236,7 @@ func refuse(w Withdrawal, r Request, no *fault.Error) Entry {
 	return Entry{
 		Withdrawal: w, Request: r,
 		Answer: Answer{Status: problem.Status, Body: problem.JSON()},
-		Event: audit.NewEvent(w.CreatedAt, r.Requester, "withdrawal.refused", w.ID, canonical.Object{
+		Event: audit.NewEvent(w.CreatedAt, r.Requester, audit.WithdrawalRefused, w.ID, canonical.Object{
 			"code": no.Code, "account": w.Account, "asset": w.Asset, "chain": w.Chain,
 			"amount": money.Text(w.Amount), "address": w.Address, "memo": w.Memo, "reference": w.Reference,
 		}),

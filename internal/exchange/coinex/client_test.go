@@ -91,6 +91,9 @@ func TestKeysNeverPrint(t *testing.T) {
 		for _, v := range []any{cfg, &cfg, c, holder{cfg, c}, []Config{cfg}} {
 			fmt.Fprintf(&out, verb+"\n", v)
 		}
+		if got := fmt.Sprintf(verb, c); got != c.String() {
+			t.Errorf("%s of a Client is %s", verb, got)
+		}
 		// An unexported field, where fmt may not call the methods.
 		fmt.Fprintf(&out, verb+"\n", struct{ client *Client }{c})
 		fmt.Fprintf(&out, verb+"\n", struct{ keys keys }{c.keys})
@@ -107,4 +110,10 @@ func TestKeysNeverPrint(t *testing.T) {
 	if !strings.Contains(out.String(), "api.coinex.com") {
 		t.Error("nothing useful is left to read")
 	}
+}
+
+func TestAPasswordInTheAddressNeverPrints(t *testing.T) {
+	cfg := Config{BaseURL: "https://user:" + testSecret + "@api.coinex.com"}
+	_, err := New(cfg)
+	mustNotLeak(t, fmt.Sprintf("%+v %v", cfg, err))
 }

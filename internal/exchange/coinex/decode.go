@@ -69,9 +69,6 @@ func decodeObject(raw []byte) (object, error) {
 	if err := json.Unmarshal(raw, &o); err != nil {
 		return nil, fmt.Errorf("not a JSON object: %w", err)
 	}
-	if o == nil {
-		return nil, errors.New("not a JSON object: null")
-	}
 	return o, nil
 }
 
@@ -132,7 +129,7 @@ func (o object) amount(names ...string) (decimal.Decimal, error) {
 	if s == "" || err != nil {
 		return decimal.Decimal{}, err
 	}
-	// The bounds keep 1e2000000000 from being written out in digits by whoever
+	// The bounds keep 1e9000 from being written out in digits by whoever
 	// adds or compares it next.
 	d, err := decimal.NewFromString(s)
 	if err != nil || len(s) > 80 || d.Exponent() > 40 || d.Exponent() < -40 {

@@ -99,3 +99,12 @@ func TestMessagesAreBoundedAndWhole(t *testing.T) {
 		t.Errorf("%q, %v", env.message, err)
 	}
 }
+
+func TestNullIsNotAnEmptyList(t *testing.T) {
+	if rows, err := decodeRows([]byte(`null`)); err == nil {
+		t.Errorf("got %v", rows)
+	}
+	if rows, err := decodeRows([]byte(`[]`)); err != nil || len(rows) != 0 {
+		t.Errorf("got %v, %v", rows, err)
+	}
+}

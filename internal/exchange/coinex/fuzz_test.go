@@ -17,7 +17,7 @@ var seeds = []string{
 	`{"code":0,"data":[],"paginatation":{"total":37,"has_next":false}}`,
 	ok(toJSON(echoOf(nil))), ok(`[` + toJSON(echoOf(nil)) + `]`),
 	ok(toJSON(echoOf(map[string]any{"withdraw_method": "ON_CHAIN", "fee_asset": "USDT", "fee_amount": 2.3}))),
-	ok(toJSON(echoOf(map[string]any{"actual_amount": "1e2000000000"}))),
+	ok(toJSON(echoOf(map[string]any{"actual_amount": "1e9000"}))),
 	ok(`[` + toJSON(echoOf(map[string]any{"actual_amount": "", "withdraw_id": "7", "status": "audit"})) + `]`),
 }
 

@@ -1,0 +1,111 @@
+// Package config reads a process's settings from its environment: once, at start,
+// with every mistake named in one go. Every secret may also be the path of a file
+// (NAME_FILE), which is how containers hand them out.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"sluice/internal/approval"
+)
+
+// Secret is text that no log, error or printed value shows.
+type Secret string
+
+func (Secret) String() string       { return "(secret)" }
+func (Secret) GoString() string     { return "(secret)" }
+func (Secret) LogValue() slog.Value { return slog.StringValue("(secret)") }
+
+// Reader collects settings and what is wrong with them.
+type Reader struct {
+	getenv func(string) string
+	errs   []error
+}
+
+// Read starts reading from an environment, such as os.Getenv.
+func Read(getenv func(string) string) *Reader { return &Reader{getenv: getenv} }
+
+// Err is everything that was wrong, one line each; nil when nothing was.
+func (r *Reader) Err() error { return errors.Join(r.errs...) }
+
+func (r *Reader) wrong(format string, args ...any) {
+	r.errs = append(r.errs, fmt.Errorf(format, args...))
+}
+
+// Text reads a setting with a default.
+func (r *Reader) Text(name, otherwise string) string {
+	if v := r.getenv(name); v != "" {
+		return v
+	}
+	return otherwise
+}
+
+// Duration reads a positive length of time such as "90s".
+func (r *Reader) Duration(name string, otherwise time.Duration) time.Duration {
+	v := r.getenv(name)
+	if v == "" {
+		return otherwise
+	}
+	d, err := time.ParseDuration(v)
+	if err != nil || d <= 0 {
+		r.wrong("%s is %q; it must be a length of time such as \"90s\" or \"2m\"", name, v)
+	}
+	return d
+}
+
+// Secret reads NAME or the file named by NAME_FILE. It is required.
+func (r *Reader) Secret(name string) Secret {
+	s := r.OptionalSecret(name)
+	if s == "" && r.Err() == nil {
+		r.wrong("%s is not set; set it, or %s_FILE to the path of a file that holds it", name, name)
+	}
+	return s
+}
+
+// OptionalSecret reads NAME or the file named by NAME_FILE, or nothing.
+func (r *Reader) OptionalSecret(name string) Secret {
+	value, path := r.getenv(name), r.getenv(name+"_FILE")
+	switch {
+	case value != "" && path != "":
+		r.wrong("%s and %s_FILE are both set; keep one", name, name)
+	case path != "":
+		b, err := os.ReadFile(path)
+		if err != nil {
+			r.wrong("%s_FILE: %v", name, err)
+			return ""
+		}
+		// Editors and `echo` end a file with a line break; a key never does.
+		value = strings.TrimRight(string(b), "\r\n")
+		if value == "" {
+			r.wrong("%s_FILE: %s is empty", name, path)
+		}
+	}
+	return Secret(value)
+}
+
+// DatabaseURL reads SLUICE_DATABASE_URL, which may hold a password.
+func (r *Reader) DatabaseURL() Secret { return r.Secret("SLUICE_DATABASE_URL") }
+
+// Relying reads SLUICE_PUBLIC_URL, the address under which people see Sluice, and
+// makes of it the site that passkeys are bound to.
+func (r *Reader) Relying() approval.Relying {
+	raw := r.Text("SLUICE_PUBLIC_URL", "")
+	u, err := url.Parse(raw)
+	switch {
+	case raw == "":
+		r.wrong("SLUICE_PUBLIC_URL is not set; set it to the address people open, such as \"https://sluice.example.com\": passkeys are bound to it")
+		return approval.Relying{}
+	case err != nil || u.Host == "" || (u.Path != "" && u.Path != "/") || u.RawQuery != "" || u.User != nil:
+		r.wrong("SLUICE_PUBLIC_URL is %q; it must be an address without a path, such as \"https://sluice.example.com\"", raw)
+		return approval.Relying{}
+	case u.Scheme != "https" && u.Hostname() != "localhost":
+		r.wrong("SLUICE_PUBLIC_URL is %q; browsers allow passkeys only over https, or on localhost", raw)
+	}
+	return approval.Relying{ID: u.Hostname(), Origins: []string{u.Scheme + "://" + u.Host}}
+}

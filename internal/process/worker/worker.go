@@ -1,0 +1,307 @@
+// Package worker is the process that pays. It alone holds an exchange key, for one
+// account, and the key that signs the record's checkpoints. Any number of workers
+// may run for an account; the one that holds its lease works, the others wait.
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+
+	"sluice/internal/approval"
+	"sluice/internal/audit"
+	"sluice/internal/config"
+	"sluice/internal/exchange"
+	"sluice/internal/exchange/coinex"
+	"sluice/internal/httpapi"
+	"sluice/internal/pgstore"
+	"sluice/internal/process"
+	"sluice/internal/submit"
+	"sluice/internal/withdraw"
+)
+
+// Config is everything a worker is told at start.
+type Config struct {
+	DatabaseURL   config.Secret
+	Listen        string // health and metrics; "" for none
+	Account       string
+	CoinexURL     string
+	AccessID      config.Secret
+	SecretKey     config.Secret
+	CheckpointKey config.Secret // note signer, as `sluice key` makes it
+	Relying       approval.Relying
+	Settings      submit.Settings
+}
+
+// ReadConfig reads a worker's settings from an environment.
+func ReadConfig(getenv func(string) string) (Config, error) {
+	r := config.Read(getenv)
+	c := Config{
+		DatabaseURL: r.DatabaseURL(), Listen: r.Text("SLUICE_LISTEN", ""),
+		Account: r.Text("SLUICE_ACCOUNT", "main"), CoinexURL: r.Text("SLUICE_COINEX_URL", "https://api.coinex.com"),
+		AccessID: r.Secret("SLUICE_COINEX_ACCESS_ID"), SecretKey: r.Secret("SLUICE_COINEX_SECRET_KEY"),
+		CheckpointKey: r.Secret("SLUICE_CHECKPOINT_KEY"), Relying: r.Relying(),
+		Settings: submit.Settings{
+			Quiet: r.Duration("SLUICE_QUIET_PERIOD", submit.Defaults.Quiet), Sweep: r.Duration("SLUICE_SWEEP", submit.Defaults.Sweep),
+			Refresh: r.Duration("SLUICE_REFRESH", submit.Defaults.Refresh), Lease: r.Duration("SLUICE_LEASE", submit.Defaults.Lease),
+		},
+	}
+	return c, r.Err()
+}
+
+// Options are what `sluice dev` adds and tests replace.
+type Options struct {
+	Listener net.Listener // nil means Config.Listen
+	Now      func() time.Time
+	Log      *slog.Logger
+}
+
+// Worker is one process of an account.
+type Worker struct {
+	config   Config
+	options  Options
+	store    *pgstore.Store
+	exchange *coinex.Client
+	submit   *submit.Submitter
+	signer   *audit.Signer
+	id       uuid.UUID
+}
+
+// Run works until ctx ends. It finishes or records what is in flight before it returns.
+func Run(ctx context.Context, c Config, o Options) error {
+	store, err := pgstore.Open(ctx, string(c.DatabaseURL))
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	if err := store.CurrentSchema(ctx); err != nil {
+		return err
+	}
+	client, err := coinex.New(coinex.Config{BaseURL: c.CoinexURL, AccessID: string(c.AccessID), SecretKey: string(c.SecretKey), Now: o.Now})
+	if err != nil {
+		return err
+	}
+	signer, err := audit.NewSigner(string(c.CheckpointKey))
+	if err != nil {
+		return fmt.Errorf("SLUICE_CHECKPOINT_KEY: %w", err)
+	}
+	w := &Worker{config: c, options: o, store: store, exchange: client, signer: signer, id: uuid.New(),
+		submit: submit.New(c.Account, client, store, c.Relying, c.Settings, o.Now, o.Log)}
+
+	var parts sync.WaitGroup
+	defer parts.Wait()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	parts.Go(func() { w.every(ctx, time.Second, "sequence the record", w.sequence) })
+	parts.Go(func() { w.guard(ctx) })
+	if err := w.serve(ctx, &parts, cancel); err != nil {
+		cancel(err)
+		return err
+	}
+	o.Log.InfoContext(ctx, "worker runs", "account", c.Account, "worker", w.id, "exchange", c.CoinexURL)
+	<-ctx.Done()
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return nil
+}
+
+// serve answers health checks beside the work, if it is asked to.
+func (w *Worker) serve(ctx context.Context, parts *sync.WaitGroup, cancel context.CancelCauseFunc) error {
+	listener := w.options.Listener
+	if listener == nil && w.config.Listen == "" {
+		return nil
+	}
+	if listener == nil {
+		var err error
+		if listener, err = process.Listen(w.config.Listen); err != nil {
+			return err
+		}
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	ops := httpapi.NewOps(httpapi.Ops{Log: w.options.Log, Registry: registry, Ready: w.store.CurrentSchema, Now: w.options.Now})
+	parts.Go(func() {
+		if err := process.Serve(ctx, listener, httpapi.NewServer(ops, w.options.Log)); err != nil {
+			cancel(err)
+		}
+	})
+	return nil
+}
+
+// guard takes the account's lease whenever it is free, and works as long as it
+// holds it.
+func (w *Worker) guard(ctx context.Context) {
+	pause := w.config.Settings.Lease / 4
+	for ctx.Err() == nil {
+		lease, ok, err := w.store.TakeLease(ctx, w.config.Account, w.id, w.config.Settings.Lease)
+		if err != nil && ctx.Err() == nil {
+			w.options.Log.ErrorContext(ctx, "cannot take the account's lease", "error", err)
+		}
+		if ok {
+			w.work(ctx, lease)
+		}
+		wait(ctx, pause)
+	}
+}
+
+// work runs everything of the account under a lease until ctx ends or the lease
+// is lost. Losing it is harmless at any moment: an attempt can only be written
+// under the lease of the moment.
+func (w *Worker) work(ctx context.Context, lease pgstore.LeaseOf) {
+	log := w.options.Log.With("account", lease.Account, "fence", lease.Fence)
+	log.InfoContext(ctx, "lease taken")
+	ctx, lose := context.WithCancel(ctx)
+	defer lose()
+
+	var parts sync.WaitGroup
+	parts.Go(func() { defer lose(); w.renew(ctx, lease) })
+	parts.Go(func() { w.every(ctx, w.config.Settings.Refresh, "read the exchange", w.refresh) })
+	parts.Go(func() { w.every(ctx, w.config.Settings.Sweep, "sweep", w.submit.Sweep) })
+	if err := w.jobs(ctx, lease); err != nil {
+		log.ErrorContext(ctx, "jobs cannot run", "error", err)
+	}
+	lose()
+	parts.Wait()
+	if err := w.store.ReleaseLease(context.WithoutCancel(ctx), lease); err != nil {
+		log.WarnContext(ctx, "lease not released; it runs out by itself", "error", err)
+	}
+	log.InfoContext(ctx, "lease given up")
+}
+
+// renew extends the lease until it is lost or ctx ends.
+func (w *Worker) renew(ctx context.Context, lease pgstore.LeaseOf) {
+	lost := w.options.Now().Add(w.config.Settings.Lease)
+	for wait(ctx, w.config.Settings.Lease/4) {
+		now := w.options.Now()
+		l, ok, err := w.store.TakeLease(ctx, lease.Account, lease.Holder, w.config.Settings.Lease)
+		switch {
+		case err == nil && ok && l.Fence == lease.Fence:
+			lost = now.Add(w.config.Settings.Lease)
+		case err == nil, !now.Before(lost):
+			w.options.Log.WarnContext(ctx, "lease lost", "account", lease.Account, "fence", lease.Fence)
+			return
+		}
+	}
+}
+
+// jobs runs River on the account's queue until ctx ends. One job at a time:
+// submissions of an account are serial, which the exchange's limits ask for.
+func (w *Worker) jobs(ctx context.Context, lease pgstore.LeaseOf) error {
+	workers := river.NewWorkers()
+	river.AddWorker(workers, &submitWorker{submit: w.submit, lease: lease})
+	client, err := river.NewClient(riverpgxv5.New(w.store.Pool), &river.Config{
+		Queues:  map[string]river.QueueConfig{withdraw.Queue(lease.Account): {MaxWorkers: 1}},
+		Workers: workers, Logger: w.options.Log, MaxAttempts: 1,
+		// The default of 100 ms would cost half of it between the last vote and the request.
+		FetchCooldown: 2 * time.Millisecond, FetchPollInterval: time.Second,
+		// The worker's role does not own River's indexes.
+		ReindexerSchedule: river.NeverSchedule(),
+	})
+	if err != nil {
+		return err
+	}
+	// The client outlives ctx so that the job under way can be finished and recorded.
+	if err := client.Start(context.WithoutCancel(ctx)); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
+	defer cancel()
+	return client.Stop(stop)
+}
+
+type submitWorker struct {
+	river.WorkerDefaults[withdraw.SubmitJob]
+	submit *submit.Submitter
+	lease  pgstore.LeaseOf
+}
+
+// Work submits one withdrawal. What becomes of it is in our tables; an error here
+// only says that the step could not be made now, and the sweep makes it later.
+func (s *submitWorker) Work(ctx context.Context, job *river.Job[withdraw.SubmitJob]) error {
+	id, err := uuid.Parse(job.Args.WithdrawalID)
+	if err != nil {
+		return river.JobCancel(err)
+	}
+	return s.submit.Submit(ctx, s.lease, id)
+}
+
+// refresh mirrors the exchange's configuration, balances and clock into the database,
+// where the api reads them with their age.
+func (w *Worker) refresh(ctx context.Context) error {
+	chains, err := w.exchange.Config(ctx, "")
+	if err != nil {
+		return err
+	}
+	if err := w.store.WriteChains(ctx, w.config.Account, chains, w.options.Now()); err != nil {
+		return err
+	}
+	balances, err := w.exchange.Balances(ctx)
+	if err != nil {
+		return err
+	}
+	if err := w.store.WriteBalances(ctx, w.config.Account, balances, w.options.Now()); err != nil {
+		return err
+	}
+	offset, err := w.exchange.MeasureClock(ctx)
+	if err != nil {
+		return err
+	}
+	return w.store.NoteRead(ctx, w.config.Account, "clock", clockText(offset), w.options.Now())
+}
+
+func clockText(o exchange.ClockOffset) string {
+	return fmt.Sprintf("the exchange's clock is %s from ours, give or take %s", o.Offset.Round(time.Millisecond), o.Error.Round(time.Millisecond))
+}
+
+// sequence numbers new events of the record and signs a checkpoint over them. Any
+// worker may; a lock lets one at a time.
+func (w *Worker) sequence(ctx context.Context) error {
+	const most = 5000
+	for {
+		n, err := w.store.Sequence(ctx, most)
+		if err != nil {
+			return err
+		}
+		if n < most {
+			break
+		}
+	}
+	_, _, err := w.store.Checkpoint(ctx, w.signer)
+	return err
+}
+
+// every does something at once and then with a pause after each time, until ctx ends.
+func (w *Worker) every(ctx context.Context, pause time.Duration, what string, do func(context.Context) error) {
+	for {
+		if err := do(ctx); err != nil && ctx.Err() == nil {
+			w.options.Log.ErrorContext(ctx, "cannot "+what, "account", w.config.Account, "error", err)
+		}
+		if !wait(ctx, pause) {
+			return
+		}
+	}
+}
+
+// wait pauses, and answers false when ctx ended first.
+func wait(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
