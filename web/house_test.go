@@ -88,9 +88,10 @@ func newHouse(t *testing.T, change ...func(*Deps)) *house {
 	for _, c := range change {
 		c(&d)
 	}
-	if h.handler, err = New(d); err != nil {
+	if h.site, err = open(d); err != nil {
 		t.Fatal(err)
 	}
+	h.handler = h.site.handler()
 	for name := range h.people {
 		h.enrol(passkeys, name)
 	}
@@ -398,6 +399,7 @@ type store struct {
 	keys         []identity.Passkey
 	invitations  map[string]identity.Invitation
 	nonces       map[string]string
+	opened       byte
 	answers      map[string]withdraw.Prior
 	health       pgstore.Health
 	changes      []uuid.UUID
@@ -611,7 +613,8 @@ func (s *store) OpenVote(_ context.Context, person, id uuid.UUID, d approval.Dec
 	if w.Requester == "person:"+person.String() {
 		return nil, approval.Digest{}, fault.New(fault.Forbidden, "requester_may_not_vote", "whoever asked for a withdrawal never counts towards it", "two other approvers must vote")
 	}
-	nonce := bytes.Repeat([]byte{byte(len(s.nonces) + 100)}, approval.NonceSize)
+	s.opened++
+	nonce := bytes.Repeat([]byte{s.opened}, approval.NonceSize)
 	s.nonces[string(nonce)] = string(d)
 	return nonce, approval.Digest(w.Digest), nil
 }
@@ -699,7 +702,7 @@ func (s *store) Submit(_ context.Context, r withdraw.Request) (withdraw.Answer, 
 	return entry.Answer, nil
 }
 
-// body reads all of a stream's next event.
+// until reads a stream up to and with a text.
 func until(t *testing.T, r io.Reader, text string) string {
 	t.Helper()
 	var got []byte

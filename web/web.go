@@ -104,6 +104,14 @@ type site struct {
 // New makes the handler of all pages. It fails when the relying site names no
 // usable origin, or when a template does not parse.
 func New(d Deps) (http.Handler, error) {
+	s, err := open(d)
+	if err != nil {
+		return nil, err
+	}
+	return s.handler(), nil
+}
+
+func open(d Deps) (*site, error) {
 	if len(d.Relying.Origins) == 0 {
 		return nil, errors.New("web: the relying site has no origin, so no passkey could ever be used on it")
 	}
@@ -126,7 +134,7 @@ func New(d Deps) (http.Handler, error) {
 	if s.pages, err = parse(s.Now); err != nil {
 		return nil, err
 	}
-	return s.handler(), nil
+	return s, nil
 }
 
 // maxBody is the largest request body in bytes. The longest that a page sends is a

@@ -12,12 +12,12 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"time"
 
+	"github.com/go-json-experiment/json" // exact: encoding/json takes "Quorum" for "quorum", and the last of two
 	"github.com/go-webauthn/webauthn/protocol/webauthncose"
 )
 
@@ -113,7 +113,9 @@ type Evidence struct {
 	Votes   []Vote
 	Roster  []Person // as of now: people who left and keys that were revoked drop out
 	Relying Relying
-	Floor   Quorum // the least quorum that the caller accepts, whatever is sealed
+	// Floor is the loosest quorum that the caller accepts, whatever is sealed: no
+	// fewer approvals, and no more rejections to stop it. 0 accepts any.
+	Floor Quorum
 }
 
 // Standing is where the votes lead.
@@ -151,8 +153,8 @@ func Verify(e Evidence, now time.Time) Verdict {
 		return v
 	}
 	q := v.Terms.Quorum
-	if q.Approve < 1 || q.Reject < 1 || q.Approve < e.Floor.Approve || v.Terms.Requester == "" || v.Terms.ExpiresAt.IsZero() {
-		v.Faults = append(v.Faults, "the sealed proposal asks for fewer votes than the policy allows, or names no requester or end")
+	if looser(q, e.Floor) || v.Terms.Requester == "" || v.Terms.ExpiresAt.IsZero() {
+		v.Faults = append(v.Faults, "the sealed proposal is easier to approve or harder to reject than the policy allows, or names no requester or end")
 	}
 
 	people, nonces := map[string]bool{}, map[string]bool{}
@@ -203,6 +205,13 @@ func Verify(e Evidence, now time.Time) Verdict {
 		v.Standing = Open
 	}
 	return v
+}
+
+// looser tells whether a quorum grants more than the floor does. A proposal that
+// needs many rejections is as loose as one that needs few approvals: the one
+// person who saw the theft could not stop it.
+func looser(q, floor Quorum) bool {
+	return q.Approve < max(1, floor.Approve) || q.Reject < 1 || (floor.Reject > 0 && q.Reject > floor.Reject)
 }
 
 // MayVote tells whether a person's vote would count, and if not, why.

@@ -6,9 +6,12 @@ package config
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net"
 	"net/url"
 	"os"
+	"regexp"
 	"strings"
 	"time"
 
@@ -18,9 +21,15 @@ import (
 // Secret is text that no log, error or printed value shows.
 type Secret string
 
-func (Secret) String() string       { return "(secret)" }
-func (Secret) GoString() string     { return "(secret)" }
-func (Secret) LogValue() slog.Value { return slog.StringValue("(secret)") }
+const redacted = "(secret)"
+
+func (Secret) String() string               { return redacted }
+func (Secret) LogValue() slog.Value         { return slog.StringValue(redacted) }
+func (Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+
+// Format answers every verb. Without it a wrong one, such as %d, prints the text
+// in the complaint about the verb.
+func (Secret) Format(f fmt.State, _ rune) { io.WriteString(f, redacted) }
 
 // Reader collects settings and what is wrong with them.
 type Reader struct {
@@ -61,8 +70,9 @@ func (r *Reader) Duration(name string, otherwise time.Duration) time.Duration {
 
 // Secret reads NAME or the file named by NAME_FILE. It is required.
 func (r *Reader) Secret(name string) Secret {
+	before := len(r.errs)
 	s := r.OptionalSecret(name)
-	if s == "" && r.Err() == nil {
+	if s == "" && len(r.errs) == before {
 		r.wrong("%s is not set; set it, or %s_FILE to the path of a file that holds it", name, name)
 	}
 	return s
@@ -93,19 +103,41 @@ func (r *Reader) OptionalSecret(name string) Secret {
 func (r *Reader) DatabaseURL() Secret { return r.Secret("SLUICE_DATABASE_URL") }
 
 // Relying reads SLUICE_PUBLIC_URL, the address under which people see Sluice, and
-// makes of it the site that passkeys are bound to.
+// makes of it the site that passkeys are bound to, in the spelling in which
+// browsers name it: a capital letter or a :443 too much, and no vote would ever
+// verify.
 func (r *Reader) Relying() approval.Relying {
 	raw := r.Text("SLUICE_PUBLIC_URL", "")
-	u, err := url.Parse(raw)
-	switch {
-	case raw == "":
+	if raw == "" {
 		r.wrong("SLUICE_PUBLIC_URL is not set; set it to the address people open, such as \"https://sluice.example.com\": passkeys are bound to it")
 		return approval.Relying{}
-	case err != nil || u.Host == "" || (u.Path != "" && u.Path != "/") || u.RawQuery != "" || u.User != nil:
+	}
+	u, err := url.Parse(strings.ToLower(raw))
+	if err != nil || u.User != nil {
+		// Not quoted: an address with a user may hold a password.
+		r.wrong("SLUICE_PUBLIC_URL must be an address without a user, such as \"https://sluice.example.com\"")
+		return approval.Relying{}
+	}
+	host, port := u.Hostname(), u.Port()
+	switch {
+	case !hostName.MatchString(host) || net.ParseIP(host) != nil:
+		r.wrong("SLUICE_PUBLIC_URL is %q; browsers bind passkeys to a host name in ASCII letters, never to a number, such as \"https://sluice.example.com\"", raw)
+		return approval.Relying{}
+	case strings.TrimSuffix(u.String(), "/") != u.Scheme+"://"+u.Host || strings.HasSuffix(u.Host, ":"):
 		r.wrong("SLUICE_PUBLIC_URL is %q; it must be an address without a path, such as \"https://sluice.example.com\"", raw)
 		return approval.Relying{}
-	case u.Scheme != "https" && u.Hostname() != "localhost":
+	case u.Scheme != "https" && (u.Scheme != "http" || host != "localhost"):
 		r.wrong("SLUICE_PUBLIC_URL is %q; browsers allow passkeys only over https, or on localhost", raw)
+		return approval.Relying{}
 	}
-	return approval.Relying{ID: u.Hostname(), Origins: []string{u.Scheme + "://" + u.Host}}
+	origin := u.Scheme + "://" + host
+	if port != "" && port != defaultPorts[u.Scheme] {
+		origin += ":" + port
+	}
+	return approval.Relying{ID: host, Origins: []string{origin}}
 }
+
+var (
+	hostName     = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$`)
+	defaultPorts = map[string]string{"https": "443", "http": "80"} // left out of an origin (RFC 6454, 6.1)
+)

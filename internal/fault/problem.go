@@ -37,7 +37,7 @@ type Problem struct {
 // internal: its text stays inside.
 func ProblemOf(err error) Problem {
 	e, ok := As(err)
-	if !ok {
+	if !ok || status[e.Kind] == 0 {
 		return Problem{
 			Type: "about:blank", Title: http.StatusText(http.StatusInternalServerError),
 			Status: http.StatusInternalServerError, Code: "internal",

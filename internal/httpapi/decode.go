@@ -48,7 +48,7 @@ func plainJSON(h http.Header) bool {
 	kind, params, err := mime.ParseMediaType(h.Get(echo.HeaderContentType))
 	charset, declared := params["charset"]
 	return err == nil && kind == jsonType && (!declared || strings.EqualFold(charset, "utf-8")) &&
-		true
+		h.Get(echo.HeaderContentEncoding) == ""
 }
 
 func malformed(why string) *fault.Error {

@@ -115,6 +115,11 @@ func outcomeDetail(a withdraw.Attempt, o exchange.Outcome) canonical.Object {
 // settle writes an attempt's outcome. An open or unknown attempt may be settled;
 // a settled one never changes.
 func settle(ctx context.Context, tx pgx.Tx, a withdraw.Attempt, outcome string, o exchange.Outcome, now time.Time) error {
+	// The withdrawal before its attempts, as BeginAttempt has it: in the other order
+	// two workers could each wait for the other.
+	if _, err := tx.Exec(ctx, "SELECT FROM withdrawals WHERE id = $1 FOR UPDATE", a.WithdrawalID); err != nil {
+		return fmt.Errorf("settle attempt: %w", err)
+	}
 	var id *int64
 	if o.Withdrawal != nil && outcome == "accepted" {
 		id = &o.Withdrawal.ID

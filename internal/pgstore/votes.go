@@ -1,6 +1,7 @@
 package pgstore
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -157,6 +158,7 @@ func votable(ctx context.Context, q querier, w withdraw.Withdrawal, e approval.E
 func (s *Store) CastVote(ctx context.Context, withdrawalID uuid.UUID, v approval.Vote, rp approval.Relying, now time.Time) (withdraw.Withdrawal, approval.Verdict, error) {
 	var w withdraw.Withdrawal
 	var verdict approval.Verdict
+	var refused error // of a copied passkey: refused, and that it was tried stays on record
 	err := s.tx(ctx, "cast vote", func(tx pgx.Tx) error {
 		var err error
 		// The lock puts the votes of one withdrawal in a row: two last votes at once
@@ -179,7 +181,10 @@ func (s *Store) CastVote(ctx context.Context, withdrawalID uuid.UUID, v approval
 		if err := useChallenge(ctx, tx, v, person, digest, now); err != nil {
 			return err
 		}
-		if err := checkPasskey(ctx, tx, v, person, digest, rp, now); err != nil {
+		if err := checkPasskey(ctx, tx, v, person, digest, rp); err != nil {
+			return err
+		}
+		if _, refused, err = usePasskey(ctx, tx, v.Passkey, approval.SignCount(v.AuthenticatorData), now); err != nil || refused != nil {
 			return err
 		}
 		v.CastAt = now.UTC().Truncate(time.Millisecond)
@@ -196,6 +201,9 @@ func (s *Store) CastVote(ctx context.Context, withdrawalID uuid.UUID, v approval
 		w, err = readWithdrawal(ctx, tx, withdrawalID, "")
 		return err
 	})
+	if err == nil {
+		err = refused
+	}
 	return w, verdict, err
 }
 
@@ -216,34 +224,18 @@ func useChallenge(ctx context.Context, tx pgx.Tx, v approval.Vote, person uuid.U
 	return nil
 }
 
-// checkPasskey verifies the assertion and notes the passkey's counter.
-func checkPasskey(ctx context.Context, tx pgx.Tx, v approval.Vote, person uuid.UUID, digest approval.Digest, rp approval.Relying, now time.Time) error {
+// checkPasskey verifies that the assertion was made with a passkey of the person.
+func checkPasskey(ctx context.Context, tx pgx.Tx, v approval.Vote, person uuid.UUID, digest approval.Digest, rp approval.Relying) error {
 	roster, err := readRoster(ctx, tx, []string{person.String()})
 	if err != nil {
 		return err
 	}
-	var key *approval.Passkey
-	for i, k := range roster[0].Passkeys {
-		if string(k.ID) == string(v.Passkey) && !k.Revoked {
-			key = &roster[0].Passkeys[i]
-		}
-	}
-	if key == nil {
+	key := slices.IndexFunc(roster[0].Passkeys, func(k approval.Passkey) bool { return bytes.Equal(k.ID, v.Passkey) && !k.Revoked })
+	if key < 0 {
 		return fault.New(fault.Forbidden, "passkey_unknown", "this passkey is not one of yours, or has been revoked", "use a passkey that you enrolled")
 	}
-	if err := approval.CheckAssertion(v, *key, digest, rp); err != nil {
+	if err := approval.CheckAssertion(v, roster[0].Passkeys[key], digest, rp); err != nil {
 		return fault.New(fault.Forbidden, "assertion_invalid", "the passkey's answer does not verify: "+err.Error(), "open the withdrawal again and vote afresh")
-	}
-	// A counter that does not rise means that the passkey exists twice. Synced
-	// passkeys stay at 0 and are exempt (WebAuthn 2, section 6.1.1).
-	count := int64(approval.SignCount(v.AuthenticatorData))
-	tag, err := tx.Exec(ctx, `UPDATE passkeys SET sign_count = $1, last_used_at = $2
-		WHERE id = $3 AND (sign_count < $1 OR (sign_count = 0 AND $1 = 0))`, count, now, v.Passkey)
-	if err != nil {
-		return fmt.Errorf("note passkey use: %w", err)
-	}
-	if tag.RowsAffected() != 1 {
-		return fault.New(fault.Forbidden, "passkey_cloned", "the passkey's counter did not rise: a copy of it may exist", "stop using it and tell an admin")
 	}
 	return nil
 }

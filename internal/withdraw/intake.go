@@ -180,7 +180,7 @@ func checkListed(r Request, f Facts) *fault.Error {
 			"this destination is quarantined: "+f.Destination.Reason,
 			"mend the API withdrawal whitelist at "+whitelistPage+" and have the destination confirmed again in Sluice").On("address")
 	}
-	if f.Destination != nil {
+	if f.Destination != nil && f.Destination.State == whitelist.Active {
 		return nil
 	}
 	detail := "this destination is not on the API withdrawal whitelist as Sluice mirrors it"

