@@ -378,10 +378,14 @@ func seen(page string) string {
 type sessionStore struct {
 	*memstore.MemStore
 	commits int
+	broken  error
 }
 
 func (s *sessionStore) Commit(token string, b []byte, expiry time.Time) error {
 	s.commits++
+	if s.broken != nil {
+		return s.broken
+	}
 	return s.MemStore.Commit(token, b, expiry)
 }
 

@@ -265,13 +265,13 @@ func (s *site) asked(ctx context.Context, view *requestView, actor string) (with
 func lengths(view *requestView, wrong func(field, why string)) {
 	switch {
 	case view.Reference == "":
-		wrong("reference", "Give the reference of your own books, so that this payout is asked for only once.")
+		wrong("reference", "Give the reference of this payout.")
 	case utf8.RuneCountInString(view.Reference) > withdraw.MaxReference || !plainText(view.Reference):
 		wrong("reference", fmt.Sprintf("At most %d plain characters.", withdraw.MaxReference))
 	}
 	switch {
 	case view.Purpose == "":
-		wrong("purpose", "Say what it is for: the approvers read this first.")
+		wrong("purpose", "Say what it is for.")
 	case !plainText(view.Purpose):
 		wrong("purpose", fmt.Sprintf("At most %d plain characters.", withdraw.MaxText))
 	}

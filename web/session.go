@@ -2,6 +2,7 @@ package web
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
@@ -61,6 +62,35 @@ func sessions(store scs.Store, https bool, fail func(http.ResponseWriter, *http.
 	return active, quiet
 }
 
+// oneAnswer keeps a page from following its own error: when the session cannot be
+// saved, the error is the answer and what the handler still writes is dropped.
+type oneAnswer struct {
+	http.ResponseWriter
+	given bool
+}
+
+func (o *oneAnswer) WriteHeader(status int) {
+	if !o.given {
+		o.ResponseWriter.WriteHeader(status)
+	}
+}
+
+func (o *oneAnswer) Write(b []byte) (int, error) {
+	if o.given {
+		return len(b), nil
+	}
+	return o.ResponseWriter.Write(b)
+}
+
+func (o *oneAnswer) Unwrap() http.ResponseWriter { return o.ResponseWriter }
+
+func (s *site) sessionFailed(w http.ResponseWriter, r *http.Request, err error) {
+	s.fail(w, r, fmt.Errorf("session: %w", err))
+	if o, ok := w.(*oneAnswer); ok {
+		o.given = true
+	}
+}
+
 // viewer is who looks at a page.
 type viewer struct {
 	identity.Person
@@ -72,10 +102,7 @@ func (v *viewer) May(role string) bool { return v.Can(identity.Role(role)) }
 
 type contextKey string
 
-const (
-	ctxViewer contextKey = "viewer"
-	ctxPage   contextKey = "page"
-)
+const ctxViewer contextKey = "viewer"
 
 // viewerOf is who signed in, or nil.
 func viewerOf(r *http.Request) *viewer {
@@ -90,8 +117,8 @@ func (s *site) withSession(next http.Handler) http.Handler {
 		s.identify(w, r, s.active, next)
 	}))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodGet || (r.Header.Get(liveHeader) == "" && r.URL.Path != "/live") {
-			byHand.ServeHTTP(w, r)
+		if r.Method != http.MethodGet || true {
+			byHand.ServeHTTP(&oneAnswer{ResponseWriter: w}, r)
 			return
 		}
 		ctx, err := s.quiet.Load(r.Context(), s.token(r))

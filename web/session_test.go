@@ -3,6 +3,7 @@ package web
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -255,6 +256,16 @@ func TestLiveRequestsDoNotMoveTheIdleClock(t *testing.T) {
 	}
 	if b.page("/withdrawals"); h.sessions.commits != before+1 {
 		t.Error("a visit by hand does not move the idle clock")
+	}
+}
+
+func TestASessionThatCannotBeSavedIsOneError(t *testing.T) {
+	h := newHouse(t)
+	b := h.as("ana")
+	h.sessions.broken = errors.New("no database")
+	w := b.get("/withdrawals")
+	if page := w.Body.String(); w.Code != http.StatusInternalServerError || strings.Count(page, "</html>") != 1 || strings.Contains(page, `id="queue"`) {
+		t.Errorf("%d, with %d pages", w.Code, strings.Count(page, "</html>"))
 	}
 }
 

@@ -125,7 +125,7 @@ func open(d Deps) (*site, error) {
 		s.hosts[u.Host] = true
 		https = https && u.Scheme == "https"
 	}
-	s.active, s.quiet = sessions(d.Sessions, https, s.fail)
+	s.active, s.quiet = sessions(d.Sessions, https, s.sessionFailed)
 	s.live = newHub(d.Store, d.Log, d.Done)
 	var err error
 	if s.assets, err = newAssets(); err != nil {

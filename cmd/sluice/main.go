@@ -16,6 +16,7 @@ import (
 	"github.com/alecthomas/kong"
 	"github.com/google/uuid"
 
+	"sluice/internal/config"
 	"sluice/internal/fault"
 	"sluice/internal/identity"
 	"sluice/internal/pgstore"
@@ -38,6 +39,7 @@ type commands struct {
 	Client    clientCommand    `cmd:"" help:"Services that may request payouts."`
 	Whitelist whitelistCommand `cmd:"" help:"The mirror of the exchange's API withdrawal whitelist."`
 	Key       keyCommand       `cmd:"" help:"Make the key that signs the record's checkpoints."`
+	Health    healthCommand    `cmd:"" help:"Ask a process for its health; exit 0 only if it is well."`
 }
 
 func main() {
@@ -219,18 +221,30 @@ func (c *voteCommand) Run(ctx context.Context, out io.Writer) error {
 // operators is how operator commands find the database and say who they are.
 type operators struct {
 	data
-	Database string `help:"Database address of the owner; of the dev stack by default." env:"SLUICE_DATABASE_URL" placeholder:"URL"`
+	Database string `help:"Database address of the owner; SLUICE_DATABASE_URL or SLUICE_DATABASE_URL_FILE by default, then the dev stack." placeholder:"URL"`
+}
+
+// url is the owner's database address.
+func (o operators) url() (string, error) {
+	if o.Database != "" {
+		return o.Database, nil
+	}
+	r := config.Read(os.Getenv)
+	if url := r.OptionalSecret("SLUICE_DATABASE_URL"); url != "" || r.Err() != nil {
+		return string(url), r.Err()
+	}
+	note, err := dev.ReadNote(o.Data)
+	if err != nil {
+		return "", fmt.Errorf("set SLUICE_DATABASE_URL to the owner's database address; %w", err)
+	}
+	return note.Owner, nil
 }
 
 // open connects as the owner. The record says which account of this machine it was.
 func (o operators) open(ctx context.Context) (*pgstore.Store, error) {
-	url := o.Database
-	if url == "" {
-		note, err := dev.ReadNote(o.Data)
-		if err != nil {
-			return nil, fmt.Errorf("set SLUICE_DATABASE_URL to the owner's database address; %w", err)
-		}
-		url = note.Owner
+	url, err := o.url()
+	if err != nil {
+		return nil, err
 	}
 	return pgstore.Open(ctx, url)
 }

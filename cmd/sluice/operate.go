@@ -32,11 +32,11 @@ type migrateCommand struct {
 }
 
 func (c *migrateCommand) Run(ctx context.Context, out io.Writer) error {
-	r := config.Read(os.Getenv)
-	url := c.Database
-	if url == "" {
-		url = string(r.DatabaseURL()) // also from SLUICE_DATABASE_URL_FILE
+	url, err := c.url()
+	if err != nil {
+		return err
 	}
+	r := config.Read(os.Getenv)
 	passwords := map[string]config.Secret{
 		"sluice_api":    r.OptionalSecret("SLUICE_API_DB_PASSWORD"),
 		"sluice_worker": r.OptionalSecret("SLUICE_WORKER_DB_PASSWORD"),

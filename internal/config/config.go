@@ -115,7 +115,7 @@ func (r *Reader) Relying() approval.Relying {
 	u, err := url.Parse(strings.ToLower(raw))
 	if err != nil || u.User != nil {
 		// Not quoted: an address with a user may hold a password.
-		r.wrong("SLUICE_PUBLIC_URL must be an address without a user, such as \"https://sluice.example.com\"")
+		r.wrong("SLUICE_PUBLIC_URL cannot be read, or names a user; it must be an address such as \"https://sluice.example.com\"")
 		return approval.Relying{}
 	}
 	host, port := u.Hostname(), u.Port()

@@ -75,7 +75,7 @@ func errorHandler(log *slog.Logger) echo.HTTPErrorHandler {
 		switch h := c.Response().Header(); p.Status {
 		case http.StatusUnauthorized:
 			challenge := `Bearer realm="sluice"`
-			if true {
+			if p.Code != "token_missing" {
 				challenge += `, error="invalid_token"`
 			}
 			h.Set(echo.HeaderWWWAuthenticate, challenge)

@@ -433,6 +433,34 @@ func TestAWorkerThatLostItsLeaseCannotSend(t *testing.T) {
 	_ = next
 }
 
+// TestTheDatabaseIsTheLastGuard writes attempts as a worker would that had lost every
+// other check.
+func TestTheDatabaseIsTheLastGuard(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	id, twin := h.approved("25.5", "r1"), h.approved("25.5", "r2")
+	_, store := h.worker()
+	lease := h.lease(store)
+	begin := func(id uuid.UUID, number int) error {
+		sealed, err := h.owner.Proposal(t.Context(), id)
+		must(t, err)
+		p, err := withdraw.Unseal(sealed)
+		must(t, err)
+		_, err = store.BeginAttempt(t.Context(), lease, p, withdraw.DigestOf(sealed), exchange.Signed{Body: []byte("{}"), Timestamp: h.clock.now(), Window: time.Second}, number, h.clock.now())
+		return err
+	}
+	must(t, begin(id, 1))
+	if err := begin(id, 2); !fault.Is(err, pgstore.ErrLive.Code) {
+		t.Errorf("a second attempt beside an open one: %v", err)
+	}
+	if err := begin(id, 1); !fault.Is(err, pgstore.ErrLive.Code) {
+		t.Errorf("the same attempt again: %v", err)
+	}
+	if err := begin(twin, 1); !fault.Is(err, pgstore.ErrTwin.Code) {
+		t.Errorf("a twin beside an open attempt: %v", err)
+	}
+}
+
 // TestTwinsGoOneAfterTheOther: two payouts of one amount to one destination. While the
 // answer to the first is unknown, a row at the exchange could belong to either.
 func TestTwinsGoOneAfterTheOther(t *testing.T) {

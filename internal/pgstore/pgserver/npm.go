@@ -39,28 +39,26 @@ func npmPack(ctx context.Context, b build, scratch, into string, _ func(string))
 	if err != nil || len(packed) != 1 {
 		return errors.New("npm pack left no package")
 	}
-	f, err := os.Open(packed[0])
-	if err != nil {
-		return err
-	}
-	sum := sha512.New()
-	_, err = io.Copy(sum, f)
-	if err := errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	return unpackNpm(packed[0], sum.Sum(nil), b.integrity, into)
+	return unpackNpm(packed[0], b.integrity, into)
 }
 
 // unpackNpm checks the package against the pinned integrity and unpacks it.
-func unpackNpm(file string, sum []byte, integrity, into string) error {
-	if "sha512-"+base64.StdEncoding.EncodeToString(sum) != integrity {
-		return errors.New("the package that came is not the one that was checked")
-	}
+func unpackNpm(file, integrity, into string) error {
 	f, err := os.Open(file)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
+	sum := sha512.New()
+	if _, err := io.Copy(sum, f); err != nil {
+		return err
+	}
+	if "sha512-"+base64.StdEncoding.EncodeToString(sum.Sum(nil)) != integrity {
+		return errors.New("the package that came is not the one that was checked")
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
 	unzipped, err := gzip.NewReader(f)
 	if err != nil {
 		return err

@@ -93,10 +93,12 @@ func Start(ctx context.Context, o Options) (*Stack, error) {
 	if err := os.MkdirAll(o.Data, 0o755); err != nil {
 		return s, fmt.Errorf("the data folder cannot be made: %w", err)
 	}
-	if err := s.startSandbox(ctx, o); err != nil {
+	// Postgres before the sandbox: its lock on the folder keeps a second stack from
+	// writing over the first one's sandbox.
+	if err := s.startPostgres(ctx, say); err != nil {
 		return s, err
 	}
-	if err := s.startPostgres(ctx, say); err != nil {
+	if err := s.startSandbox(ctx, o); err != nil {
 		return s, err
 	}
 	if err := s.seed(ctx, say); err != nil {
