@@ -4,6 +4,7 @@
 #   docker build --target api -t sluice-api .        (also: worker, sandbox, operator)
 
 FROM golang:1.26-bookworm AS build
+RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates tzdata
 WORKDIR /src
 COPY go.mod go.sum ./
 RUN --mount=type=cache,target=/go/pkg/mod go mod download
@@ -12,7 +13,6 @@ COPY . .
 # the same bytes wherever it is built.
 RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build \
     CGO_ENABLED=0 go build -trimpath -ldflags=-s -o /out/ ./cmd/api ./cmd/worker ./cmd/sandbox ./cmd/sluice
-RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates tzdata
 
 FROM scratch AS base
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt

@@ -44,7 +44,10 @@ type authenticator struct {
 }
 
 func es256(name string) authenticator {
-	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+	return es256Of(name, must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader)))
+}
+
+func es256Of(name string, key *ecdsa.PrivateKey) authenticator {
 	point := must(key.PublicKey.Bytes()) // 0x04, X, Y
 	return authenticator{
 		id: []byte("es256 of " + name),
@@ -53,19 +56,22 @@ func es256(name string) authenticator {
 			Curve:         int64(webauthncose.P256), XCoord: point[1:33], YCoord: point[33:]})),
 		sign: func(message []byte) []byte {
 			h := sha256.Sum256(message)
-			return must(ecdsa.SignASN1(rand.Reader, key, h[:]))
+			return must(key.Sign(nil, h[:], crypto.SHA256)) // no randomness: the same message has the same signature
 		},
 	}
 }
 
 func eddsa(name string) authenticator {
-	public, private, err := ed25519.GenerateKey(rand.Reader)
-	must(public, err)
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	return eddsaOf(name, must(private, err))
+}
+
+func eddsaOf(name string, private ed25519.PrivateKey) authenticator {
 	return authenticator{
 		id: []byte("eddsa of " + name),
 		cose: must(webauthncbor.Marshal(webauthncose.OKPPublicKeyData{
 			PublicKeyData: webauthncose.PublicKeyData{KeyType: int64(webauthncose.OctetKey), Algorithm: int64(webauthncose.AlgEdDSA)},
-			Curve:         int64(webauthncose.Ed25519), XCoord: public})),
+			Curve:         int64(webauthncose.Ed25519), XCoord: private.Public().(ed25519.PublicKey)})),
 		sign: func(message []byte) []byte { return ed25519.Sign(private, message) },
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 	"pgregory.net/rapid"
 
@@ -271,7 +272,7 @@ func mustSign(t *testing.T, s *audit.Signer, c audit.Checkpoint) string {
 
 // Even with the right signature a checkpoint has one form only.
 func TestCheckpointOfAnotherFormIsRefused(t *testing.T) {
-	s, _ := newSigner(t, "acme")
+	s, secret := newSigner(t, "acme")
 	root := tlog.RecordHash(nil)
 	for name, c := range map[string]audit.Checkpoint{
 		"of another log":  {Origin: "sluice/other", Size: 1, Root: root},
@@ -285,8 +286,37 @@ func TestCheckpointOfAnotherFormIsRefused(t *testing.T) {
 			}
 		})
 	}
-	if _, err := s.Verifier().Open(strings.Repeat("x", 1<<20)); err == nil {
-		t.Error("a megabyte was taken")
+	raw, err := note.NewSigner(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"a size with a sign":   fmt.Sprintf("%s\n+1\n%s\n", s.Origin(), root),
+		"a size with a zero":   fmt.Sprintf("%s\n01\n%s\n", s.Origin(), root),
+		"a line more":          fmt.Sprintf("%s\n1\n%s\nmore\n", s.Origin(), root),
+		"a line less":          fmt.Sprintf("%s\n1\n", s.Origin()),
+		"one line":             "x\n",
+		"a root that is short": fmt.Sprintf("%s\n1\nAAAA\n", s.Origin()),
+	} {
+		signed, err := note.Sign(&note.Note{Text: text}, raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := s.Verifier().Open(string(signed)); err == nil {
+			t.Errorf("%s: taken as %+v", name, got)
+		}
+	}
+	good := mustSign(t, s, audit.Checkpoint{Origin: s.Origin(), Size: 1, Root: root})
+	long := good + "— " + strings.Repeat("x", 20<<10) + " AAAAAAAA\n"
+	if _, err := s.Verifier().Open(long); err == nil {
+		t.Error("a checkpoint of 20 kB was taken")
+	}
+	// The last character before the padding has bits that mean nothing.
+	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+	end := len(good) - len("=\n") - 1
+	stray := good[:end] + string(alphabet[strings.IndexByte(alphabet, good[end])|1]) + good[end+1:]
+	if _, err := s.Verifier().Open(stray); err == nil {
+		t.Error("another spelling of the signature was taken")
 	}
 }
 

@@ -18,7 +18,6 @@ import (
 // key of the same name, an unknown field, another spelling of a number.
 func ParseEvent(body []byte) (Event, error) {
 	var w struct {
-		Type       string         `json:"type"`
 		ID         uuid.UUID      `json:"id"`
 		At         string         `json:"at"`
 		Actor      string         `json:"actor"`
@@ -39,7 +38,7 @@ func ParseEvent(body []byte) (Event, error) {
 	}
 	e := Event{ID: w.ID, At: at, Actor: w.Actor, Action: w.Action, Withdrawal: w.Withdrawal, Detail: detail}
 	again, err := e.Body()
-	if err != nil || w.Type != eventType || !bytes.Equal(again, body) {
+	if err != nil || !bytes.Equal(again, body) {
 		return Event{}, errors.New("audit event: the body is not in canonical form")
 	}
 	return e, nil

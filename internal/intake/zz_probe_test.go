@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -91,6 +92,20 @@ func TestProbe(t *testing.T) {
 		}
 		fmt.Printf("n=%d facts %v decide %v record %v\n", n, fa, fb, fc)
 	}
+	for _, mode := range []string{"auto", "force_generic_plan", "force_custom_plan"} {
+		pool.Reset()
+		pool.Exec(ctx, "SET plan_cache_mode="+mode)
+		var fa, fb, fc []time.Duration
+		for range 400 {
+			a, b, c := do(1)
+			fa, fb, fc = append(fa, a), append(fb, b), append(fc, c)
+		}
+		slices.Sort(fa)
+		slices.Sort(fb)
+		slices.Sort(fc)
+		fmt.Printf("%s n=1 facts %v decide %v record %v\n", mode, fa[40], fb[40], fc[40])
+	}
+	return
 	pool.Exec(ctx, "LOAD 'auto_explain'; SET auto_explain.log_min_duration=0; SET auto_explain.log_analyze=on; SET auto_explain.log_triggers=on; SET client_min_messages=log")
 	for _, n := range []int{1, 32} {
 		verbose = true

@@ -491,7 +491,7 @@ func (s *Store) Receipt(ctx context.Context, id uuid.UUID, rp approval.Relying) 
 		if r.Events, err = entries(ctx, tx, "e.withdrawal_id = $1", id); err != nil {
 			return err
 		}
-		if len(r.Events) == 0 || slices.ContainsFunc(r.Events, func(e receipt.Entry) bool { return e.Leaf < 0 }) {
+		if len(r.Events) == 0 || slices.ContainsFunc(r.Events, func(e receipt.Entry) bool { return e.Leaf < 0 || e.Leaf >= size }) {
 			return notReady
 		}
 		if err := documents(ctx, tx, &r); err != nil {

@@ -27,7 +27,7 @@ SELECT i.n,
        x.version, x.asset_enabled, x.chain_enabled, x.inter_user_enabled, x.min_amount, x.fee, x.precision, x.memo_required,
        EXISTS (SELECT FROM exchange_chains a WHERE a.asset = i.asset),
        r.at
-FROM unnest($1::int[], $2::text[], $3::text[], $4::bytea[], $5::text[], $6::text[], $7::text[], $8::text[],
+FROM unnest((SELECT $1::int[]), $2::text[], $3::text[], $4::bytea[], $5::text[], $6::text[], $7::text[], $8::text[],
             $9::text[], $10::text[], $11::text[], $12::text[])
      AS i (n, requester, client, client_key, key, reference, account, method, asset, chain, address, memo)
 LEFT JOIN withdrawals prior ON prior.requester = i.requester AND prior.idempotency_key = i.key
@@ -123,7 +123,7 @@ func scanFacts(rows pgx.Rows, requests []withdraw.Request, facts []withdraw.Fact
 // facts of what was left out again.
 const recordEntries = `
 WITH i AS (
-    SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bytea[], $6::smallint[], $7::bytea[],
+    SELECT * FROM unnest((SELECT $1::uuid[]), $2::text[], $3::text[], $4::text[], $5::bytea[], $6::smallint[], $7::bytea[],
         $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::numeric[], $15::numeric[], $16::text[],
         $17::uuid[], $18::text[], $19::bytea[], $20::timestamptz[], $21::text[], $22::text[], $23::text[], $24::timestamptz[],
         $25::int[], $26::int[], $27::bytea[], $28::uuid[], $29::text[], $30::bytea[])

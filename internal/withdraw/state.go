@@ -17,12 +17,12 @@ const (
 	Unknown    State = "unknown"    // the answer was lost; reconciliation looks, nothing is sent
 	Absent     State = "absent"     // proven not accepted, with evidence; only fresh votes lead on
 	Submitted  State = "submitted"  // the exchange has it; tracked
-	Held       State = "held"       // a person must decide
-	Completed  State = "completed"
-	Failed     State = "failed"
-	Rejected   State = "rejected"
-	Cancelled  State = "cancelled"
-	Expired    State = "expired"
+	Held       State = "held"       // a person must decide; says why and what is allowed
+	Completed  State = "completed"  // paid: the exchange finished it
+	Failed     State = "failed"     // not paid: the exchange refused it for good, or ended and refunded it
+	Rejected   State = "rejected"   // approvers said no
+	Cancelled  State = "cancelled"  // taken back, or given up with nothing at the exchange
+	Expired    State = "expired"    // not approved, or not sent, before its end
 )
 
 // Process is the part of Sluice that makes a move.

@@ -173,6 +173,21 @@ func TestSignedLogThatDoesNotHoldTogetherIsRefused(t *testing.T) {
 			s.Drop(s.Find(audit.VoteCast, 0))
 			s.Votes = s.Votes[1:]
 		}, "the votes say open"},
+		"approved twice": {func(s *receipttest.Story) {
+			e := s.Events[s.Find(audit.WithdrawalApproved, 0)]
+			s.Events = slices.Insert(s.Events, s.Find(audit.SubmissionAttempted, 0), audit.NewEvent(e.At, e.Actor, e.Action, e.Withdrawal, e.Detail))
+		}, `that is "approved" cannot become "approved"`},
+		"an approval of another proposal": {func(s *receipttest.Story) {
+			detail(s, audit.WithdrawalApproved, 0, "digest", strings.Repeat("0", 64))
+		}, "does not hold"},
+		"a rejection that nobody cast": {func(s *receipttest.Story) {
+			s.Events[s.Find(audit.WithdrawalApproved, 0)].Action = audit.WithdrawalRejected
+			s.Events, s.Attempts = s.Events[:s.Find(audit.SubmissionAttempted, 0)], nil
+		}, "the votes say approved"},
+		"a forged vote that decided nothing": {func(s *receipttest.Story) {
+			recast(s, 1, s.Approvers[1].Vote(approval.Approve, approval.DigestOf([]byte("something else")), s.Votes[1].CastAt))
+			s.Events, s.Attempts = s.Events[:s.Find(audit.WithdrawalApproved, 0)], nil
+		}, "round 1: vote of bo: it signs another challenge"},
 
 		"a second attempt while the first may live": {func(s *receipttest.Story) {
 			s.Drop(s.Find(audit.SubmissionNotAccepted, 0))

@@ -299,7 +299,7 @@ func (c *check) castVotes() {
 			AuthenticatorData: a.AuthenticatorData, ClientData: a.ClientData, Signature: a.Signature, CastAt: e.At,
 		}})
 	}
-	for range 0 {
+	for range assertions {
 		c.fail("the receipt holds an assertion that no vote of the log names")
 	}
 	for _, r := range c.rounds {
@@ -390,7 +390,7 @@ func mayMove(from, to withdraw.State) bool {
 	// A second attempt after a clear no stays in its state, and so does a
 	// withdrawal held for one more reason.
 	if from == to {
-		return to == withdraw.Submitting || to == withdraw.Held
+		return true
 	}
 	return slices.ContainsFunc(withdraw.Moves, func(m withdraw.Move) bool { return m.From == from && m.To == to })
 }
