@@ -394,6 +394,9 @@ CREATE TABLE audit_events (
 CREATE INDEX audit_events_txid ON audit_events (txid, id);
 CREATE INDEX audit_events_withdrawal ON audit_events (withdrawal_id, id) WHERE withdrawal_id IS NOT NULL;
 
+-- Who the voters of a receipt are.
+CREATE INDEX audit_events_roster ON audit_events (action, id) WHERE withdrawal_id IS NULL;
+
 CREATE TABLE audit_leaves (
     seq      bigint PRIMARY KEY CHECK (seq >= 0),
     event_id uuid NOT NULL UNIQUE REFERENCES audit_events
@@ -433,7 +436,8 @@ GRANT USAGE ON SCHEMA public TO sluice_api, sluice_worker;
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO sluice_api, sluice_worker;
 REVOKE ALL ON sessions, invitations, vote_challenges FROM sluice_worker;
 
-GRANT INSERT ON audit_events TO sluice_api, sluice_worker;
+-- Not txid: with a false one an event could be hidden from the sequencer.
+GRANT INSERT (id, at, actor, action, withdrawal_id, body) ON audit_events TO sluice_api, sluice_worker;
 
 GRANT INSERT ON withdrawals, proposals, vote_challenges, votes, passkeys, invitations TO sluice_api;
 GRANT UPDATE (state, reason_code, reason, fix, next_step_at, updated_at) ON withdrawals TO sluice_api;

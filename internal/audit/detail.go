@@ -22,6 +22,7 @@ const (
 	WithdrawalCancelled = "withdrawal.cancelled"
 	WithdrawalExpired   = "withdrawal.expired"
 	WithdrawalHeld      = "withdrawal.held"
+	WithdrawalSubmitted = "withdrawal.submitted" // out of a hold; the first time it is submission.accepted
 	WithdrawalCompleted = "withdrawal.completed" // exchange_id, tx_id
 	WithdrawalFailed    = "withdrawal.failed"
 

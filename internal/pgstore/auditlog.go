@@ -296,7 +296,7 @@ const verifyBatch = 1000
 // VerifyLog reads the whole record in the order of its leaves and builds the
 // tree again from the bodies: every column against its body, every stored hash
 // and every signed checkpoint against the tree. It stops at the first thing
-// that does not fit, with the fault audit_log_mismatch that names the event, and
+// that does not fit, with the fault audit_log_rewritten that names the event, and
 // the report says how far all was well. Memory does not grow with the log.
 // Progress (which may be nil) hears how many events of how many are done.
 func (s *Store) VerifyLog(ctx context.Context, verifierKey string, progress func(done, total int64)) (LogReport, error) {
@@ -326,10 +326,6 @@ func (s *Store) VerifyLog(ctx context.Context, verifierKey string, progress func
 		err = fmt.Errorf("verify the log: %w", err)
 	}
 	return report, err
-}
-
-func mismatch(format string, args ...any) error {
-	return fault.New(fault.Refused, "audit_log_mismatch", fmt.Sprintf(format, args...), rewrittenFix)
 }
 
 // logWalk is VerifyLog under way.
@@ -369,24 +365,24 @@ func (w *logWalk) step(ctx context.Context, end int64) error {
 			return fmt.Errorf("read leaves: %w", err)
 		}
 		if seq != w.tree.Size() {
-			return mismatch("leaf %d is missing", w.tree.Size())
+			return rewritten("leaf %d is missing", w.tree.Size())
 		}
 		if id == nil {
-			return mismatch("leaf %d: its event %s is gone", seq, named)
+			return rewritten("leaf %d: its event %s is gone", seq, named)
 		}
 		row.ID, row.At, row.Actor, row.Action = *id, *at, *actor, *action
 		if err := row.Check(); err != nil {
-			return mismatch("leaf %d, event %s (%s): %v", seq, row.ID, row.Action, err)
+			return rewritten("leaf %d, event %s (%s): %v", seq, row.ID, row.Action, err)
 		}
 		for _, node := range w.tree.Append(tlog.RecordHash(row.Body)) {
 			if len(stored) == 0 || stored[0] != node {
-				return mismatch("leaf %d, event %s (%s): the stored hashes are not those of its body", seq, row.ID, row.Action)
+				return rewritten("leaf %d, event %s (%s): the stored hashes are not those of its body", seq, row.ID, row.Action)
 			}
 			stored = stored[1:]
 		}
 		if len(signed) > 0 && signed[0].Size == w.tree.Size() {
 			if signed[0].Root != w.tree.Root() {
-				return mismatch("leaf %d, event %s (%s): the checkpoint at size %d was signed over other events up to here", seq, row.ID, row.Action, signed[0].Size)
+				return rewritten("leaf %d, event %s (%s): the checkpoint at size %d was signed over other events up to here", seq, row.ID, row.Action, signed[0].Size)
 			}
 			w.report.Checkpoints, w.report.Signed = w.report.Checkpoints+1, signed[0].Size
 			signed = signed[1:]
@@ -397,7 +393,7 @@ func (w *logWalk) step(ctx context.Context, end int64) error {
 		return fmt.Errorf("read leaves: %w", err)
 	}
 	if w.tree.Size() != end {
-		return mismatch("leaf %d is missing", w.tree.Size())
+		return rewritten("leaf %d is missing", w.tree.Size())
 	}
 	return nil
 }
@@ -443,14 +439,14 @@ func (w *logWalk) leftovers(ctx context.Context) error {
 		return fmt.Errorf("read checkpoints: %w", err)
 	}
 	if beyond != nil {
-		return mismatch("a checkpoint was signed at size %d, and the log has %d events: the last ones have been removed", *beyond, size)
+		return rewritten("a checkpoint was signed at size %d, and the log has %d events: the last ones have been removed", *beyond, size)
 	}
 	var extra bool
 	if err := w.tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM audit_hashes WHERE idx >= $1)", tlog.StoredHashCount(size)).Scan(&extra); err != nil {
 		return fmt.Errorf("read hashes: %w", err)
 	}
 	if extra {
-		return mismatch("there are stored hashes beyond the last leaf %d", size-1)
+		return rewritten("there are stored hashes beyond the last leaf %d", size-1)
 	}
 	var hidden *uuid.UUID
 	err := w.tx.QueryRow(ctx, `WITH unnumbered AS (
@@ -463,7 +459,7 @@ func (w *logWalk) leftovers(ctx context.Context) error {
 		return fmt.Errorf("read events without a leaf: %w", err)
 	}
 	if hidden != nil {
-		return mismatch("event %s has no leaf and will never get one: it was added under a false transaction number", *hidden)
+		return rewritten("event %s has no leaf and will never get one: it was added under a false transaction number", *hidden)
 	}
 	return nil
 }

@@ -17,6 +17,10 @@ import (
 
 // readFacts answers for a whole batch in one statement. Each join is by a unique
 // index, so its cost grows with the batch and not with the tables.
+//
+// The sub-select around the first array hides its length from the planner. Else a plan
+// made for the very array of a small batch looks cheaper than the prepared one, and Postgres
+// plans the whole join anew each time, at several times the cost of running it.
 const readFacts = `
 SELECT i.n,
        prior.body_hash, prior.answer_status, prior.answer,
@@ -48,7 +52,7 @@ func (s *Store) Facts(ctx context.Context, requests []withdraw.Request) ([]withd
 		numbers                                    = make([]int32, n)
 		requester, client, key, reference, account = texts(n), texts(n), texts(n), texts(n), texts(n)
 		method, asset, chain, address, memo        = texts(n), texts(n), texts(n), texts(n), texts(n)
-		clientKey                                  = make([][]byte, n)
+		clientKey                                  = byteas(n)
 	)
 	for i, r := range requests {
 		numbers[i], requester[i], client[i], clientKey[i] = int32(i), r.Requester, r.Client(), r.ClientKey
@@ -72,7 +76,8 @@ func (s *Store) Facts(ctx context.Context, requests []withdraw.Request) ([]withd
 	return facts, nil
 }
 
-func texts(n int) []string { return make([]string, n) }
+func texts(n int) []string  { return make([]string, n) }
+func byteas(n int) [][]byte { return make([][]byte, n) }
 
 func scanFacts(rows pgx.Rows, requests []withdraw.Request, facts []withdraw.Facts) error {
 	var (
@@ -118,19 +123,23 @@ func scanFacts(rows pgx.Rows, requests []withdraw.Request, facts []withdraw.Fact
 
 // recordEntries writes a whole batch in one statement and one commit. An accepted
 // entry is written only if its destination and the exchange's configuration are
-// still what Decide saw: the check and the insert cannot drift apart. Whatever
-// collides with an earlier key or reference is left out. The caller reads the
-// facts of what was left out again.
+// still what Decide saw, and any entry only if its client is in order: the check and
+// the insert cannot drift apart. Whatever collides with an earlier key or reference
+// is left out. The caller reads the facts of what was left out again.
+//
+// Rows go in by key, in the same order in every process: two batches that hold the
+// same two keys in opposite orders would wait for each other until Postgres breaks
+// one off. The sub-select around the first array is there as in readFacts.
 const recordEntries = `
 WITH i AS (
     SELECT * FROM unnest((SELECT $1::uuid[]), $2::text[], $3::text[], $4::text[], $5::bytea[], $6::smallint[], $7::bytea[],
         $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::numeric[], $15::numeric[], $16::text[],
         $17::uuid[], $18::text[], $19::bytea[], $20::timestamptz[], $21::text[], $22::text[], $23::text[], $24::timestamptz[],
-        $25::int[], $26::int[], $27::bytea[], $28::uuid[], $29::text[], $30::bytea[])
+        $25::int[], $26::int[], $27::bytea[], $28::uuid[], $29::text[], $30::bytea[], $31::text[], $32::bytea[])
     AS i (id, requester, reference, key, body_hash, answer_status, answer,
         account, method, asset, chain, address, memo, amount, max_fee, purpose,
         destination_id, state, digest, expires_at, reason_code, reason, fix, now,
-        destination_version, chain_version, sealed, event_id, action, event)
+        destination_version, chain_version, sealed, event_id, action, event, client, client_key)
 ), w AS (
     INSERT INTO withdrawals (id, requester, reference, idempotency_key, body_hash, answer_status, answer,
         account, method, asset, chain, address, memo, amount, max_fee, purpose,
@@ -139,10 +148,13 @@ WITH i AS (
         account, method, asset, chain, address, memo, amount, max_fee, purpose,
         destination_id, state, digest, expires_at, reason_code, reason, fix, now, now
     FROM i
-    WHERE state = 'refused' OR (
-        EXISTS (SELECT FROM destinations d WHERE d.id = i.destination_id AND d.version = i.destination_version AND d.state = 'active')
-        AND EXISTS (SELECT FROM exchange_chains e WHERE e.asset = i.asset AND (e.chain = i.chain OR i.method = 'inter_user')
-            AND e.version = i.chain_version))
+    WHERE (client = '' OR EXISTS (SELECT FROM service_clients c WHERE c.name = i.client
+            AND c.disabled_at IS NULL AND c.public_key = i.client_key AND i.account = ANY (c.accounts)))
+        AND (state = 'refused' OR (
+            EXISTS (SELECT FROM destinations d WHERE d.id = i.destination_id AND d.version = i.destination_version AND d.state = 'active')
+            AND i.chain_version = (SELECT e.version FROM exchange_chains e WHERE e.asset = i.asset
+                AND (e.chain = i.chain OR i.method = 'inter_user') ORDER BY e.chain LIMIT 1)))
+    ORDER BY requester, key
     ON CONFLICT DO NOTHING
     RETURNING id
 ), p AS (
@@ -162,10 +174,10 @@ func (s *Store) Record(ctx context.Context, entries []withdraw.Entry) (map[uuid.
 		destinations                                      = make([]*uuid.UUID, n)
 		requester, reference, key, account, method, asset = texts(n), texts(n), texts(n), texts(n), texts(n), texts(n)
 		chain, address, memo, amount, purpose, state      = texts(n), texts(n), texts(n), texts(n), texts(n), texts(n)
-		code, reason, fix, action                         = texts(n), texts(n), texts(n), texts(n)
+		code, reason, fix, action, client                 = texts(n), texts(n), texts(n), texts(n), texts(n)
 		maxFee                                            = make([]*string, n)
 		status                                            = make([]int16, n)
-		bodyHash, answer, digest, sealed, body            = make([][]byte, n), make([][]byte, n), make([][]byte, n), make([][]byte, n), make([][]byte, n)
+		bodyHash, answer, digest, sealed, body, clientKey = byteas(n), byteas(n), byteas(n), byteas(n), byteas(n), byteas(n)
 		expires                                           = make([]*time.Time, n)
 		now                                               = make([]time.Time, n)
 		destVersion, chainVersion                         = make([]int32, n), make([]int32, n)
@@ -188,11 +200,12 @@ func (s *Store) Record(ctx context.Context, entries []withdraw.Entry) (map[uuid.
 		code[k], reason[k], fix[k], now[k] = w.ReasonCode, w.Reason, w.Fix, w.CreatedAt
 		destVersion[k], chainVersion[k], sealed[k] = int32(e.DestinationVersion), int32(e.ChainVersion), e.Sealed
 		events[k], action[k], body[k] = event.ID, event.Action, b
+		client[k], clientKey[k] = e.Request.Client(), e.Request.ClientKey
 	}
 	rows, err := s.Pool.Query(ctx, recordEntries, ids, requester, reference, key, bodyHash, status, answer,
 		account, method, asset, chain, address, memo, amount, maxFee, purpose,
 		destinations, state, digest, expires, code, reason, fix, now,
-		destVersion, chainVersion, sealed, events, action, body)
+		destVersion, chainVersion, sealed, events, action, body, client, clientKey)
 	if err != nil {
 		return nil, fmt.Errorf("intake: record: %w", err)
 	}

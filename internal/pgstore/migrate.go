@@ -103,6 +103,10 @@ func SetPassword(ctx context.Context, ownerURL, role, password string) error {
 		return fmt.Errorf("set password: %w", err)
 	}
 	defer conn.Close(ctx)
+	// Two that alter one role at once fail: "tuple concurrently updated".
+	if _, err := conn.Exec(ctx, "SELECT pg_advisory_lock($1)", migrationLock); err != nil {
+		return fmt.Errorf("set password of %s: wait for the lock: %w", role, err)
+	}
 	var statement string
 	if err := conn.QueryRow(ctx, "SELECT format('ALTER ROLE %I PASSWORD %L', $1::text, $2::text)", role, password).Scan(&statement); err != nil {
 		return fmt.Errorf("set password of %s: %w", role, err)

@@ -72,6 +72,9 @@ func (s *Store) BeginAttempt(ctx context.Context, l LeaseOf, p withdraw.Proposal
 		SignedAt: signed.Timestamp, WindowMS: int(signed.Window.Milliseconds()), Outcome: "open", CreatedAt: now,
 	}
 	err := s.tx(ctx, "begin attempt", func(tx pgx.Tx) error {
+		if err := lock(ctx, tx, p.ID); err != nil {
+			return err
+		}
 		// The digest in the clause: the votes that were verified are those of this round.
 		tag, err := tx.Exec(ctx, `UPDATE withdrawals SET state = 'submitting', updated_at = $2, next_step_at = $3, reason_code = '', reason = '', fix = ''
 			WHERE id = $1 AND state IN ('approved', 'submitting') AND digest = $4`, p.ID, now, now.Add(strandedAfter), digest)
@@ -117,8 +120,8 @@ func outcomeDetail(a withdraw.Attempt, o exchange.Outcome) canonical.Object {
 func settle(ctx context.Context, tx pgx.Tx, a withdraw.Attempt, outcome string, o exchange.Outcome, now time.Time) error {
 	// The withdrawal before its attempts, as BeginAttempt has it: in the other order
 	// two workers could each wait for the other.
-	if _, err := tx.Exec(ctx, "SELECT FROM withdrawals WHERE id = $1 FOR UPDATE", a.WithdrawalID); err != nil {
-		return fmt.Errorf("settle attempt: %w", err)
+	if err := lock(ctx, tx, a.WithdrawalID); err != nil {
+		return err
 	}
 	var id *int64
 	if o.Withdrawal != nil && outcome == "accepted" {
@@ -234,6 +237,9 @@ func (s *Store) Hold(ctx context.Context, w withdraw.Withdrawal, why *fault.Erro
 // hears of it once per reason, not once per look.
 func (s *Store) Wait(ctx context.Context, w withdraw.Withdrawal, why *fault.Error, now, next time.Time) error {
 	return s.tx(ctx, "wait", func(tx pgx.Tx) error {
+		if err := lock(ctx, tx, w.ID); err != nil {
+			return err
+		}
 		tag, err := tx.Exec(ctx, `UPDATE withdrawals SET next_step_at = $3, reason_code = $4, reason = $5, fix = $6, updated_at = $7
 			WHERE id = $1 AND state = $2`, w.ID, string(w.State), next, why.Code, why.Detail, why.Fix, now)
 		if err != nil || tag.RowsAffected() == 0 || why.Code == w.ReasonCode {
@@ -373,6 +379,9 @@ func (s *Store) Progress(ctx context.Context, w withdraw.Withdrawal, row exchang
 	set := progress(row)
 	delete(set, "exchange_id")
 	return s.tx(ctx, "record progress", func(tx pgx.Tx) error {
+		if err := lock(ctx, tx, w.ID); err != nil {
+			return err
+		}
 		detail := canonical.Object{"exchange_id": row.ID, "status": row.RawStatus, "tx_id": row.TxID, "fee": money.Text(row.Fee), "net": money.Text(row.Net)}
 		if to == w.State {
 			tag, err := tx.Exec(ctx, `UPDATE withdrawals SET exchange_status = $3, fee = $4, fee_asset = $5, tx_id = $6, confirmations = $7, next_step_at = $8, updated_at = $9

@@ -189,8 +189,21 @@ type move struct {
 // errMoved says that a withdrawal was no longer where a move wanted to leave from.
 var errMoved = fault.New(fault.Conflict, "withdrawal_moved_on", "the withdrawal has moved on meanwhile", "read it again")
 
+// lock makes a transaction wait for its turn at a withdrawal before it gets its
+// number. The record is ordered by those numbers: without this, a transaction that
+// waited in the middle of an UPDATE could stand before the one that it waited for.
+func lock(ctx context.Context, tx pgx.Tx, withdrawal uuid.UUID) error {
+	if _, err := tx.Exec(ctx, "SELECT FROM withdrawals WHERE id = $1 FOR UPDATE", withdrawal); err != nil {
+		return fmt.Errorf("lock withdrawal: %w", err)
+	}
+	return nil
+}
+
 // apply makes the move and writes the record of it.
 func (m move) apply(ctx context.Context, tx pgx.Tx, now time.Time) error {
+	if err := lock(ctx, tx, m.id); err != nil {
+		return err
+	}
 	from := m.from
 	if from == nil {
 		from = withdraw.Before(m.to)

@@ -189,11 +189,15 @@ func (h *house) vote(id uuid.UUID, voters ...voter) withdraw.Withdrawal {
 
 // request hands in a payout and returns its id.
 func (h *house) request(amount, reference string) uuid.UUID {
+	return h.requestBy(uuid.New(), amount, reference)
+}
+
+func (h *house) requestBy(person uuid.UUID, amount, reference string) uuid.UUID {
 	h.t.Helper()
 	desk := intake.Open(h.api, policy.Default, h.clock.now)
 	defer desk.Close()
 	key := h.dest
-	answer, err := desk.Submit(h.t.Context(), withdraw.Request{Requester: "person:" + uuid.NewString(), IdempotencyKey: reference, BodyHash: sha256.Sum256([]byte(reference)),
+	answer, err := desk.Submit(h.t.Context(), withdraw.Request{Requester: "person:" + person.String(), IdempotencyKey: reference, BodyHash: sha256.Sum256([]byte(reference)),
 		Key: key, Amount: decimal.RequireFromString(amount), Reference: reference, Purpose: "test"})
 	must(h.t, err)
 	var made struct{ ID uuid.UUID }
@@ -653,6 +657,13 @@ func TestBadVotes(t *testing.T) {
 	refused("the same assertion under another name", "challenge_unknown", cast(id, moved))
 	_, _, err := h.api.OpenVote(ctx, alice.id, id, approval.Approve, h.clock.now())
 	refused("a second vote", "already_voted", err)
+
+	own := h.requestBy(alice.id, "7", "r3")
+	_, _, err = h.api.OpenVote(ctx, alice.id, own, approval.Approve, h.clock.now())
+	refused("a vote by the requester", "requester_may_not_vote", err)
+	decided := h.approved("8", "r4")
+	_, _, err = h.api.OpenVote(ctx, h.voters[2].id, decided, approval.Reject, h.clock.now())
+	refused("a vote on a decided request", "already_decided", err)
 
 	late, lateDigest, err := h.api.OpenVote(ctx, h.voters[1].id, id, approval.Approve, h.clock.now())
 	must(t, err)

@@ -69,7 +69,7 @@ func (r Receipt) Encode() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode receipt: %w", err)
 	}
-	return append(b, '\n'), nil
+	return b, nil
 }
 
 // Parse reads the document. It refuses what is too large, unknown members,

@@ -76,7 +76,7 @@ type castVote struct {
 // attempt is one submission as the log tells it.
 type attempt struct {
 	number     int
-	id, digest string
+	id         string
 	outcome    string // the action that decided it; "" while its answer is open
 	exchangeID int64
 }
@@ -304,7 +304,7 @@ func (c *check) castVotes() {
 	}
 	for _, r := range c.rounds {
 		// Whatever the votes lead to, none may be forged.
-		for _, f := range c.verdict(r, c.end(), c.events[len(c.events)-1].At).Faults {
+		for _, f := range c.verdict(r, c.end(), c.end(), c.events[len(c.events)-1].At).Faults {
 			c.fail("round %d: %s", r.Round, f)
 		}
 	}
@@ -314,12 +314,12 @@ func binary(text string) ([]byte, error) {
 	return base64.RawURLEncoding.Strict().DecodeString(text)
 }
 
-// verdict counts a round's votes as they stood at a leaf of the log: only votes
-// that the log holds before it, by the roster that the log gives before it.
-func (c *check) verdict(r round, leaf int64, now time.Time) approval.Verdict {
-	e := approval.Evidence{Sealed: r.sealed, Relying: c.site, Roster: c.rosterBefore(leaf)}
+// verdict counts those of a round's votes that stand before one leaf of the log,
+// by the roster as it stands before another.
+func (c *check) verdict(r round, votes, roster int64, now time.Time) approval.Verdict {
+	e := approval.Evidence{Sealed: r.sealed, Relying: c.site, Roster: c.rosterBefore(roster)}
 	for _, v := range r.votes {
-		if v.leaf < leaf {
+		if v.leaf < votes {
 			e.Votes = append(e.Votes, v.Vote)
 		}
 	}
@@ -375,6 +375,7 @@ var stateAfter = map[string]withdraw.State{
 	audit.WithdrawalCancelled: withdraw.Cancelled,
 	audit.WithdrawalExpired:   withdraw.Expired,
 	audit.WithdrawalHeld:      withdraw.Held,
+	audit.WithdrawalSubmitted: withdraw.Submitted,
 	audit.WithdrawalCompleted: withdraw.Completed,
 	audit.WithdrawalFailed:    withdraw.Failed,
 	audit.SubmissionAttempted: withdraw.Submitting,
@@ -390,7 +391,7 @@ func mayMove(from, to withdraw.State) bool {
 	// A second attempt after a clear no stays in its state, and so does a
 	// withdrawal held for one more reason.
 	if from == to {
-		return true
+		return to == withdraw.Submitting || to == withdraw.Held
 	}
 	return slices.ContainsFunc(withdraw.Moves, func(m withdraw.Move) bool { return m.From == from && m.To == to })
 }
@@ -411,7 +412,7 @@ func (c *check) decided(e event, want approval.Standing) {
 		c.fail("event %s (%s) is about a proposal that the receipt does not hold", e.ID, e.Action)
 		return
 	}
-	if v := c.verdict(c.rounds[at], c.end(), e.At); v.Standing != want {
+	if v := c.verdict(c.rounds[at], c.end(), e.leaf, e.At); v.Standing != want {
 		c.fail("event %s says %s, and the votes say %s%s", e.ID, e.Action, v.Standing, because(v))
 	}
 }
@@ -442,7 +443,7 @@ func (c *check) attempted(e event) {
 	if _, err := time.Parse(time.RFC3339, d.SignedAt); err != nil || d.Window <= 0 {
 		c.fail("%s does not say when it was signed and for how long", name)
 	}
-	c.attempts = append(c.attempts, attempt{number: d.Number, id: d.Attempt, digest: d.Digest})
+	c.attempts = append(c.attempts, attempt{number: d.Number, id: d.Attempt})
 
 	at, ok := c.roundOf(d.Digest)
 	if !ok {
@@ -450,7 +451,7 @@ func (c *check) attempted(e event) {
 		return
 	}
 	r := c.rounds[at]
-	v := c.verdict(r, e.leaf, e.At)
+	v := c.verdict(r, e.leaf, e.leaf, e.At)
 	if v.Standing != approval.Approved {
 		c.fail("%s: when it was made, the votes left the proposal %s%s", name, v.Standing, because(v))
 	} else {
