@@ -158,7 +158,7 @@ func (s *site) who(ctx context.Context, m *scs.SessionManager) (*viewer, error) 
 		return nil, nil
 	}
 	p, err := s.Store.Person(ctx, id)
-	if fault.Is(err, "person_not_found") {
+	if fault.Is(err, "person_not_found") || (err == nil && p.Disabled) {
 		return nil, nil
 	}
 	if err != nil {

@@ -159,6 +159,25 @@ func TestSignInMakesANewSession(t *testing.T) {
 	}
 }
 
+func TestAFailedSignInSpendsItsQuestion(t *testing.T) {
+	h := newHouse(t)
+	b := h.visitor()
+	var begun struct {
+		PublicKey json.RawMessage `json:"publicKey"`
+	}
+	b.json("/signin/options", map[string]any{}, &begun, http.StatusOK)
+	credential, err := h.software.Of("ana").Get(begun.PublicKey, origin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p := problem(t, b.send("/signin/finish", map[string]any{"credential": map[string]any{}})); p.Code != "credential_malformed" {
+		t.Fatalf("%s", p.Code)
+	}
+	if p := problem(t, b.send("/signin/finish", map[string]any{"credential": json.RawMessage(credential)})); p.Code != "ceremony_expired" {
+		t.Errorf("a question is answered twice: %s", p.Code)
+	}
+}
+
 func all(t *testing.T, h *house) map[string][]byte {
 	t.Helper()
 	m, err := h.sessions.All()
