@@ -413,6 +413,14 @@ func TestCancel(t *testing.T) {
 	if w := b.post("/withdrawals/"+mine.ID.String()+"/cancel", url.Values{"reason": {"paid by card"}}); w.Code != http.StatusSeeOther || h.list[0].State != withdraw.Cancelled || h.list[0].Reason != "paid by card" {
 		t.Errorf("%d, %s because %q", w.Code, h.list[0].State, h.list[0].Reason)
 	}
+	// What votes can no longer stop, one approver can.
+	held := h.stand(withdraw.Held)
+	if w := h.as("dora").post("/withdrawals/"+held.ID.String()+"/cancel", url.Values{}); w.Code != http.StatusForbidden {
+		t.Errorf("an auditor cancels a held withdrawal: %d", w.Code)
+	}
+	if w := h.as("ben").post("/withdrawals/"+held.ID.String()+"/cancel", url.Values{}); w.Code != http.StatusSeeOther {
+		t.Errorf("an approver cancels a held withdrawal: %d", w.Code)
+	}
 	// Whoever lost the role since may no longer take back what they asked for.
 	again := h.stand(withdraw.Pending, func(w *withdraw.Withdrawal) { w.Requester = h.people["ana"].Actor() })
 	p := h.people["ana"]

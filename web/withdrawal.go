@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"sluice/internal/approval"
+	"sluice/internal/audit"
 	"sluice/internal/fault"
 	"sluice/internal/identity"
 	"sluice/internal/pgstore"
@@ -151,10 +152,20 @@ func ballotOf(w withdraw.Withdrawal, v *approval.Verdict, votes []withdraw.VoteR
 	return b
 }
 
-// mayCancel tells whether the viewer sees the button: it is their own request, and
-// nothing of it is at the exchange or may be. The store asks again.
+// mayStop tells whether a person may take a withdrawal back: whoever asked for it
+// at any time, and, once votes no longer can, any approver or admin alone. To stop a
+// payout must never need more people than to start one.
+func mayStop(w withdraw.Withdrawal, me *viewer) bool {
+	if w.Requester == me.Actor() && me.Can(identity.Requester) {
+		return true
+	}
+	return w.State != withdraw.Pending && (me.Can(identity.Approver) || me.Can(identity.Admin))
+}
+
+// mayCancel tells whether the viewer sees the button: they may stop it, and nothing
+// of it is at the exchange or may be. The store asks again.
 func mayCancel(w withdraw.Withdrawal, attempts []withdraw.Attempt, me *viewer) bool {
-	if !slices.Contains(withdraw.Before(withdraw.Cancelled), w.State) || w.Requester != me.Actor() || !me.Can(identity.Requester) {
+	if !slices.Contains(withdraw.Before(withdraw.Cancelled), w.State) || !mayStop(w, me) {
 		return false
 	}
 	return !slices.ContainsFunc(attempts, func(a withdraw.Attempt) bool {
@@ -178,12 +189,12 @@ func (s *site) cancel(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	if wd.Requester != me.Actor() || !me.Can(identity.Requester) {
-		s.fail(w, r, fault.New(fault.Forbidden, "not_your_request", "only whoever asked for a withdrawal can take it back",
-			"an approver can reject it while it waits for votes"))
+	if !mayStop(wd, me) {
+		s.fail(w, r, fault.New(fault.Forbidden, "not_your_request", "this withdrawal is not yours to take back",
+			"an approver can reject it while it waits for votes, and cancel it afterwards"))
 		return
 	}
-	reason, err := reasonOf(r.PostForm.Get("reason"), "taken back by its requester")
+	reason, err := reasonOf(r.PostForm.Get("reason"), "taken back")
 	if err != nil {
 		s.fail(w, r, err)
 		return
@@ -224,14 +235,22 @@ func told(e pgstore.EventRow, who string) event {
 		}
 	case "withdrawal.approved":
 		t.Text, t.Tone = "gave the last approval that was needed", done
-	case "withdrawal.submitting":
+	case audit.SubmissionAttempted:
 		t.Text, t.Tone = "checked everything again and wrote down the attempt", going
-	case "withdrawal.submitted":
+	case audit.SubmissionAccepted:
 		t.Text, t.Tone = "has the exchange's acceptance", going
-	case "withdrawal.unknown":
+	case audit.SubmissionNotAccepted:
+		t.Text, t.Tone = "was refused by the exchange", care
+	case audit.SubmissionUnknown:
 		t.Text, t.Tone = "lost the exchange's answer and began to look for the payout", care
-	case "withdrawal.absent":
+	case audit.SubmissionAbsent:
 		t.Text, t.Tone = "proved that the exchange did not accept it", care
+	case "exchange.status":
+		t.Text, t.Tone = "read that the exchange is at “"+plain(text("status"))+"”", going
+	case "withdrawal.waiting":
+		t.Text, t.Tone = "waits to send it", wait
+	case "withdrawal.submitted":
+		t.Text, t.Tone = "follows it at the exchange again", going
 	case "withdrawal.held":
 		t.Text, t.Tone = "stopped it for a person to decide", care
 	case "withdrawal.completed":

@@ -72,7 +72,7 @@ func words(w withdraw.Withdrawal, v *approval.Verdict) next {
 		return next{
 			What:  "Proven not accepted by the exchange: nothing was paid. It is sent again only after " + approvals(v) + ", and otherwise stays here.",
 			Owner: "the approvers",
-			May:   []string{"Vote afresh. Earlier votes no longer count.", "Cancel it, when the payout is no longer wanted (its requester can)."},
+			May:   []string{"Vote afresh. Earlier votes no longer count.", "Cancel it, when the payout is no longer wanted."},
 			Not:   []string{"Ask for the same payout again while this one is open. Both could be paid."},
 		}
 	case withdraw.Submitted:
@@ -84,7 +84,7 @@ func words(w withdraw.Withdrawal, v *approval.Verdict) next {
 			Not:   []string{"Ask for the same payout again before this one has ended. Both could be paid."},
 		}
 		if w.ExchangeID == nil {
-			h.May = []string{"Cancel it, when nothing of it is at the exchange (its requester can)."}
+			h.May = []string{"Cancel it, when nothing of it is at the exchange."}
 		} else {
 			h.May = []string{fmt.Sprintf("Look up withdrawal %d at the exchange. Sluice follows it and moves on when it changes there.", *w.ExchangeID)}
 		}
