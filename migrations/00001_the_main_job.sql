@@ -249,7 +249,7 @@ BEGIN
         RAISE EXCEPTION 'withdrawal %: the exchange id cannot be changed', OLD.id USING ERRCODE = 'check_violation';
     END IF;
     IF NEW.state <> OLD.state AND NOT EXISTS (
-        SELECT FROM withdrawal_moves m
+        SELECT FROM public.withdrawal_moves m -- by its full name: a temporary table of that name would come first
         WHERE m.leaves = OLD.state AND m.enters = NEW.state
           AND (m.api OR current_user <> 'sluice_api')
           AND (m.worker OR current_user <> 'sluice_worker')) THEN
@@ -262,6 +262,18 @@ $$;
 -- +goose StatementEnd
 CREATE TRIGGER withdrawals_guard_move BEFORE UPDATE ON withdrawals
     FOR EACH ROW EXECUTE FUNCTION withdrawals_guard_move();
+
+-- A request begins as refused or pending: an insert must not skip the moves.
+-- +goose StatementBegin
+CREATE FUNCTION withdrawals_guard_birth() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'withdrawal %: % may not begin it as %', NEW.id, current_user, NEW.state USING ERRCODE = 'check_violation';
+END
+$$;
+-- +goose StatementEnd
+CREATE TRIGGER withdrawals_guard_birth BEFORE INSERT ON withdrawals
+    FOR EACH ROW WHEN (NEW.state NOT IN ('refused', 'pending') AND current_user = 'sluice_api')
+    EXECUTE FUNCTION withdrawals_guard_birth();
 
 -- What people sign. One per round: a later round is a new proposal with a new
 -- digest, so that old votes can never count for it.

@@ -127,7 +127,7 @@ func (r *Reader) Relying() approval.Relying {
 		r.wrong("SLUICE_PUBLIC_URL is %q; it must be an address without a path, such as \"https://sluice.example.com\"", raw)
 		return approval.Relying{}
 	case u.Scheme != "https" && (u.Scheme != "http" || host != "localhost"):
-		r.wrong("SLUICE_PUBLIC_URL is %q; browsers allow passkeys only over https, or on localhost", raw)
+		r.wrong("SLUICE_PUBLIC_URL is %q; browsers allow passkeys only over https, or on localhost: set it to an address such as \"https://sluice.example.com\"", raw)
 		return approval.Relying{}
 	}
 	origin := u.Scheme + "://" + host

@@ -72,7 +72,7 @@ func TestWhatHasNoKindStaysInside(t *testing.T) {
 func TestTheCauseIsForTheLogAlone(t *testing.T) {
 	cause := errors.New("pq: password hunter2 refused")
 	first := fault.New(fault.Unavailable, "database_away", "the record cannot be reached", "try again")
-	err := fmt.Errorf("submit: %w", first.On("amount").Because(cause))
+	err := fmt.Errorf("submit: %w", first.Because(cause).On("amount"))
 
 	if !errors.Is(err, cause) || !strings.Contains(err.Error(), "hunter2") {
 		t.Error("the log must have the cause:", err)
@@ -85,6 +85,7 @@ func TestTheCauseIsForTheLogAlone(t *testing.T) {
 		t.Error("Is")
 	}
 	// Faults are kept in variables and shared: adding to one must not change it.
+	first.On("memo").Because(cause)
 	if first.Field != "" || first.Err != nil {
 		t.Errorf("On and Because changed the fault that they were called on: %+v", first)
 	}

@@ -44,13 +44,7 @@ func Parse(s string) (decimal.Decimal, error) {
 
 // Text is the one written form of an amount: no exponent, no trailing zeros.
 // Equal amounts have equal texts, so the text may be hashed.
-func Text(d decimal.Decimal) string {
-	s := d.String()
-	if strings.Contains(s, ".") {
-		s = strings.TrimRight(strings.TrimRight(s, "0"), ".")
-	}
-	return s
-}
+func Text(d decimal.Decimal) string { return d.String() }
 
 // Decimals is how many digits after the point the amount needs.
 func Decimals(d decimal.Decimal) int32 {
