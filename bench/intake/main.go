@@ -3,7 +3,7 @@
 // as one statement on the same server and the same tables, in turns, so that a
 // machine that slows down or speeds up does so for both.
 //
-//	go run ./bench/intake -seconds 5 -rounds 3 -clients 1,8,32,128
+//	go run ./bench/intake -seconds 2 -rounds 7 -clients 1,8,32,128
 //
 // bench/README.md says what the figures mean.
 package main
@@ -15,7 +15,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"runtime/pprof"
 	"strconv"
 	"strings"
 	"syscall"
@@ -38,7 +37,6 @@ func main() {
 	}
 	if err == nil {
 		err = run(ctx, f)
-		pprof.StopCPUProfile()
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench/intake:", err)
@@ -49,8 +47,8 @@ func main() {
 func readFlags(args []string) (flags, error) {
 	var f flags
 	set := flag.NewFlagSet("bench/intake", flag.ContinueOnError)
-	set.IntVar(&f.seconds, "seconds", 5, "length of each measurement, after a warm-up of one second")
-	set.IntVar(&f.rounds, "rounds", 3, "how often each pair of measurements is made")
+	set.IntVar(&f.seconds, "seconds", 2, "length of each measurement, after a warm-up of one second")
+	set.IntVar(&f.rounds, "rounds", 7, "how often each pair of measurements is made")
 	clients := set.String("clients", "1,8,32,128", "numbers of clients at once")
 	set.BoolVar(&f.json, "json", false, "print the report as JSON")
 	if err := set.Parse(args); err != nil {
@@ -88,17 +86,12 @@ func run(ctx context.Context, f flags) error {
 	for _, n := range f.clients {
 		pairs := make([]pair, f.rounds)
 		for i := range pairs {
-			n0, m0 := s.referenced, s.accepted
-			o, k, p := cpuNow(s)
 			if pairs[i].Reference, err = ref.measure(ctx, s, n, length); err != nil {
 				return err
 			}
-			cpuReport("ref", s, s.referenced-n0, o, k, p)
-			o, k, p = cpuNow(s)
 			if pairs[i].Intake, err = measureIntake(ctx, s, n, length); err != nil {
 				return err
 			}
-			cpuReport("intake", s, s.accepted-m0, o, k, p)
 			fmt.Fprintf(os.Stderr, "%3d clients, round %d: reference %.0f/s p50 %s, intake %.0f/s p50 %s\n", n, i+1,
 				pairs[i].Reference.PerSecond, ms(pairs[i].Reference.P50), pairs[i].Intake.PerSecond, ms(pairs[i].Intake.P50))
 		}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -109,11 +110,24 @@ func conditions(ctx context.Context, s *system, ref reference, f flags) (report,
 		r.Conditions = append(r.Conditions, condition{name, value})
 	}
 	r.Conditions = append(r.Conditions,
+		condition{"other load", loadAverage()},
 		condition{"reference", ref.name() + ", the same work as one prepared statement over the server's Unix socket"},
 		condition{"intake", "the api over HTTP/1.1 on loopback, EdDSA token, every check on; its load comes from the same process"},
 		condition{"measurements", fmt.Sprintf("%d rounds of %d s for each side in turns, each after %s of warm-up", f.rounds, f.seconds, warmUp)},
 	)
 	return r, nil
+}
+
+// loadAverage tells what else the machine was doing when the measurement began. On
+// a machine that others use, wall-clock figures are theirs as much as ours: one statement
+// from 32 connections gets a larger share of the cores than one process with two.
+func loadAverage() string {
+	b, err := os.ReadFile("/proc/loadavg")
+	words := strings.Fields(string(b))
+	if err != nil || len(words) == 0 {
+		return "not known on this system"
+	}
+	return "load average " + words[0] + " over the minute before"
 }
 
 func (r report) print(out io.Writer, asJSON bool) error {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/ed25519"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -119,8 +118,13 @@ func (s *system) seed(ctx context.Context) error {
 	return s.owner.WriteChains(ctx, account, chains, now)
 }
 
-// serve runs the api. Its log is written in full, and thrown away.
+// serve runs the api, with its log in a file, as a service manager would keep it.
 func (s *system) serve() error {
+	log, err := os.CreateTemp("", "sluice-bench-*.log")
+	if err != nil {
+		return err
+	}
+	s.stops = append(s.stops, func() { log.Close(); os.Remove(log.Name()) })
 	listener, err := process.Listen("127.0.0.1:0")
 	if err != nil {
 		return err
@@ -137,7 +141,7 @@ func (s *system) serve() error {
 		s.failed <- api.Run(ctx, api.Config{
 			DatabaseURL: config.Secret(s.postgres.URL("sluice_api", "postgres")),
 			Relying:     approval.Relying{ID: "localhost", Origins: []string{"http://localhost:" + port}},
-		}, api.Options{Listener: listener, Now: time.Now, Log: slog.New(slog.NewJSONHandler(io.Discard, nil)), Build: "bench"})
+		}, api.Options{Listener: listener, Now: time.Now, Log: slog.New(slog.NewJSONHandler(log, nil)), Build: "bench"})
 	}()
 	s.stops = append(s.stops, func() { cancel(); <-done })
 	return nil

@@ -73,13 +73,14 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	server := &http.Server{Handler: exchange, ReadHeaderTimeout: 10 * time.Second}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
-	greet(out, "http://"+listener.Addr().String(), *statePath)
+	greet(out, listener.Addr().String(), *statePath)
 
 	select {
 	case err := <-served:
 		return err
 	case <-ctx.Done():
 	}
+	exchange.Close()
 	// An answer that a fault holds back must not hold back the end as well.
 	grace, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
@@ -91,13 +92,15 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	return nil
 }
 
-func greet(out io.Writer, base, statePath string) {
+func greet(out io.Writer, host, statePath string) {
+	base := "http://" + host
 	kept := statePath
 	if kept == "" {
 		kept = "in memory"
 	}
 	fmt.Fprintf(out, `CoinEx sandbox
   address     %[1]s
+  websocket   ws://%[5]s/v2/spot and ws://%[5]s/v2/futures
   access id   %[2]s
   secret key  %[3]s
   state       %[4]s
@@ -110,5 +113,5 @@ Try a signed request:
   curl -H "X-COINEX-KEY: %[2]s" -H "X-COINEX-SIGN: $sign" -H "X-COINEX-TIMESTAMP: $ts" %[1]s/v2/assets/spot/balance
 
 ready
-`, base, sandbox.AccessID, sandbox.SecretKey, kept)
+`, base, sandbox.AccessID, sandbox.SecretKey, kept, host)
 }

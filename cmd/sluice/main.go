@@ -31,6 +31,10 @@ type commands struct {
 	Token tokenCommand `cmd:"" help:"Print a token for a demo service of the dev stack."`
 	Vote  voteCommand  `cmd:"" help:"Vote as a demo person of the dev stack, with their software passkey."`
 
+	Doctor  doctorCommand  `cmd:"" help:"Find out why this account cannot pay, or soon will not; exit 1 if it cannot."`
+	Confirm confirmCommand `cmd:"" help:"Confirm an item of the start-up checklist that only a person can look up."`
+	Support supportCommand `cmd:"" help:"Write what CoinEx's support asks for about a withdrawal, without any secret."`
+
 	Migrate   migrateCommand   `cmd:"" help:"Bring the database to this program's schema and set its roles' passwords."`
 	Audit     auditCommand     `cmd:"" help:"Check the record."`
 	Receipt   receiptCommand   `cmd:"" help:"Export and check the proof of one payout."`

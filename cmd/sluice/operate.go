@@ -337,6 +337,7 @@ func (c *clientAdd) Run(ctx context.Context, out io.Writer) error {
 
 type whitelistCommand struct {
 	Import whitelistImport `cmd:"" help:"Add entries from a CSV file: account,method,asset,chain,address,memo,label, with a heading."`
+	Export whitelistExport `cmd:"" help:"Print the active entries for the batch-add page of the exchange's API whitelist."`
 }
 
 type whitelistImport struct {

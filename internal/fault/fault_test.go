@@ -85,7 +85,7 @@ func TestTheCauseIsForTheLogAlone(t *testing.T) {
 		t.Error("Is")
 	}
 	// Faults are kept in variables and shared: adding to one must not change it.
-	first.On("memo").Because(cause)
+	_ = first.On("memo").Because(cause)
 	if first.Field != "" || first.Err != nil {
 		t.Errorf("On and Because changed the fault that they were called on: %+v", first)
 	}

@@ -194,7 +194,7 @@ func TestSequenceWaitsForOlderTransactions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer older.Rollback(context.WithoutCancel(ctx)) //nolint:errcheck // committed below
+	defer older.Rollback(context.WithoutCancel(ctx)) // committed below
 	slow, quick := someEvent(1), someEvent(2)
 	if err := appendEvents(ctx, older, slow); err != nil {
 		t.Fatal(err)
@@ -225,7 +225,7 @@ func TestRowLockGivesTheLogItsOrder(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { tx.Rollback(context.Background()) }) //nolint:errcheck // committed in the test
+		t.Cleanup(func() { tx.Rollback(context.Background()) }) // committed in the test
 		return tx
 	}
 	lock := func(tx pgx.Tx) error {

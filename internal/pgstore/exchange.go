@@ -87,23 +87,30 @@ const noteRead = `INSERT INTO exchange_reads (account, what, at, detail) VALUES 
 	ON CONFLICT (account, what) DO UPDATE SET at = excluded.at, detail = excluded.detail`
 
 // NoteRead writes down that something of the exchange has been read: "config",
-// "balances", "clock" or "withdrawals".
+// "balances", "clock", "withdrawals" or "futures".
 func (s *Store) NoteRead(ctx context.Context, account, what, detail string, now time.Time) error {
 	_, err := s.Pool.Exec(ctx, noteRead, account, what, now, detail)
 	return err
 }
 
-// WriteBalances mirrors what an account holds. An asset that is no longer held is zero.
-func (s *Store) WriteBalances(ctx context.Context, account string, balances []exchange.Balance, now time.Time) error {
+// WriteBalances mirrors what an account holds: all of it, an asset that is missing
+// being zero, or only what has changed.
+func (s *Store) WriteBalances(ctx context.Context, account string, balances []exchange.Balance, whole bool, now time.Time) error {
 	return s.tx(ctx, "write balances", func(tx pgx.Tx) error {
 		batch := &pgx.Batch{}
-		batch.Queue("UPDATE exchange_balances SET available = 0, frozen = 0 WHERE account = $1", account)
+		if whole {
+			batch.Queue("UPDATE exchange_balances SET available = 0, frozen = 0 WHERE account = $1", account)
+		}
 		for _, b := range balances {
 			batch.Queue(`INSERT INTO exchange_balances (account, asset, available, frozen) VALUES ($1, $2, $3, $4)
 				ON CONFLICT (account, asset) DO UPDATE SET available = excluded.available, frozen = excluded.frozen`,
 				account, b.Asset, b.Available, b.Frozen)
 		}
-		batch.Queue(noteRead, account, "balances", now, fmt.Sprintf("%d assets", len(balances)))
+		if whole {
+			batch.Queue(noteRead, account, "balances", now, fmt.Sprintf("%d assets", len(balances)))
+		} else {
+			batch.Queue(noteRead, account, "balances", now, "as told by the exchange's websocket")
+		}
 		return tx.SendBatch(ctx, batch).Close()
 	})
 }
@@ -113,6 +120,8 @@ type Health struct {
 	Reads    []Read
 	Balances []Balance
 	Leases   []Lease
+	Futures  []FuturesRow
+	Findings []Finding
 }
 
 // Read is when the worker last read something of the exchange.
@@ -148,7 +157,13 @@ func (s *Store) Health(ctx context.Context) (Health, error) {
 	if h.Balances, err = collect[Balance](ctx, s, "SELECT account, asset, available, frozen FROM exchange_balances ORDER BY account, asset"); err != nil {
 		return h, err
 	}
-	h.Leases, err = collect[Lease](ctx, s, "SELECT account, holder, expires_at FROM account_leases ORDER BY account")
+	if h.Leases, err = collect[Lease](ctx, s, "SELECT account, holder, expires_at FROM account_leases ORDER BY account"); err != nil {
+		return h, err
+	}
+	if h.Futures, err = collect[FuturesRow](ctx, s, "SELECT account, asset, available, transferable, equity, unrealized, reported FROM exchange_futures ORDER BY account, asset"); err != nil {
+		return h, err
+	}
+	h.Findings, err = s.Findings(ctx)
 	return h, err
 }
 

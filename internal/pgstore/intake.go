@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/shopspring/decimal"
 
 	"sluice/internal/exchange"
@@ -18,11 +19,19 @@ import (
 // readFacts answers for a whole batch in one statement. Each join is by a unique
 // index, so its cost grows with the batch and not with the tables.
 //
-// The sub-select around the first array hides its length from the planner. Else a plan
-// made for the very array of a small batch looks cheaper than the prepared one, and Postgres
-// plans the whole join anew each time, at several times the cost of running it.
+// Only one array is unnested and the others are read by position: Postgres gives
+// each unnested array a store of its own, and a dozen of them cost more than the work on
+// a small batch. The sub-select hides the array's length from the planner: else a plan
+// made for the very array of a small batch looks cheaper than the prepared one, and
+// Postgres plans the whole join anew each time, at several times the cost of running it.
 const readFacts = `
-SELECT i.n,
+WITH i AS MATERIALIZED (
+    SELECT n, requester, ($2::text[])[n] AS client, ($3::bytea[])[n] AS client_key, ($4::text[])[n] AS key,
+        ($5::text[])[n] AS reference, ($6::text[])[n] AS account, ($7::text[])[n] AS method, ($8::text[])[n] AS asset,
+        ($9::text[])[n] AS chain, ($10::text[])[n] AS address, ($11::text[])[n] AS memo
+    FROM unnest((SELECT $1::text[])) WITH ORDINALITY AS each (requester, n)
+)
+SELECT i.n - 1,
        prior.body_hash, prior.answer_status, prior.answer,
        taken.id,
        i.client = '' OR (c.disabled_at IS NULL AND c.public_key = i.client_key AND i.account = ANY (c.accounts)),
@@ -31,9 +40,7 @@ SELECT i.n,
        x.version, x.asset_enabled, x.chain_enabled, x.inter_user_enabled, x.min_amount, x.fee, x.precision, x.memo_required,
        EXISTS (SELECT FROM exchange_chains a WHERE a.asset = i.asset),
        r.at
-FROM unnest((SELECT $1::int[]), $2::text[], $3::text[], $4::bytea[], $5::text[], $6::text[], $7::text[], $8::text[],
-            $9::text[], $10::text[], $11::text[], $12::text[])
-     AS i (n, requester, client, client_key, key, reference, account, method, asset, chain, address, memo)
+FROM i
 LEFT JOIN withdrawals prior ON prior.requester = i.requester AND prior.idempotency_key = i.key
 LEFT JOIN withdrawals taken ON taken.requester = i.requester AND taken.reference = i.reference AND taken.state <> 'refused'
 LEFT JOIN service_clients c ON c.name = i.client
@@ -49,17 +56,16 @@ LEFT JOIN exchange_reads r ON r.account = i.account AND r.what = 'config'`
 func (s *Store) Facts(ctx context.Context, requests []withdraw.Request) ([]withdraw.Facts, error) {
 	n := len(requests)
 	var (
-		numbers                                    = make([]int32, n)
 		requester, client, key, reference, account = texts(n), texts(n), texts(n), texts(n), texts(n)
 		method, asset, chain, address, memo        = texts(n), texts(n), texts(n), texts(n), texts(n)
 		clientKey                                  = byteas(n)
 	)
 	for i, r := range requests {
-		numbers[i], requester[i], client[i], clientKey[i] = int32(i), r.Requester, r.Client(), r.ClientKey
+		requester[i], client[i], clientKey[i] = r.Requester, r.Client(), r.ClientKey
 		key[i], reference[i], account[i], method[i] = r.IdempotencyKey, r.Reference, r.Account, string(r.Method)
 		asset[i], chain[i], address[i], memo[i] = r.Asset, r.Chain, r.Address, r.Memo
 	}
-	rows, err := s.Pool.Query(ctx, readFacts, numbers, requester, client, clientKey, key, reference, account, method, asset, chain, address, memo)
+	rows, err := s.Pool.Query(ctx, readFacts, requester, client, clientKey, key, reference, account, method, asset, chain, address, memo)
 	if err != nil {
 		return nil, fmt.Errorf("intake: read facts: %w", err)
 	}
@@ -78,6 +84,9 @@ func (s *Store) Facts(ctx context.Context, requests []withdraw.Request) ([]withd
 
 func texts(n int) []string  { return make([]string, n) }
 func byteas(n int) [][]byte { return make([][]byte, n) }
+
+// uuids is in the driver's own types, which spare it a search for each element.
+func uuids(n int) pgtype.FlatArray[pgtype.UUID] { return make([]pgtype.UUID, n) }
 
 func scanFacts(rows pgx.Rows, requests []withdraw.Request, facts []withdraw.Facts) error {
 	var (
@@ -129,17 +138,20 @@ func scanFacts(rows pgx.Rows, requests []withdraw.Request, facts []withdraw.Fact
 //
 // Rows go in by key, in the same order in every process: two batches that hold the
 // same two keys in opposite orders would wait for each other until Postgres breaks
-// one off. The sub-select around the first array is there as in readFacts.
+// one off. The arrays are read as in readFacts.
 const recordEntries = `
-WITH i AS (
-    SELECT * FROM unnest((SELECT $1::uuid[]), $2::text[], $3::text[], $4::text[], $5::bytea[], $6::smallint[], $7::bytea[],
-        $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::numeric[], $15::numeric[], $16::text[],
-        $17::uuid[], $18::text[], $19::bytea[], $20::timestamptz[], $21::text[], $22::text[], $23::text[], $24::timestamptz[],
-        $25::int[], $26::int[], $27::bytea[], $28::uuid[], $29::text[], $30::bytea[], $31::text[], $32::bytea[])
-    AS i (id, requester, reference, key, body_hash, answer_status, answer,
-        account, method, asset, chain, address, memo, amount, max_fee, purpose,
-        destination_id, state, digest, expires_at, reason_code, reason, fix, now,
-        destination_version, chain_version, sealed, event_id, action, event, client, client_key)
+WITH i AS MATERIALIZED (
+    SELECT id, ($2::text[])[n] AS requester, ($3::text[])[n] AS reference, ($4::text[])[n] AS key,
+        ($5::bytea[])[n] AS body_hash, ($6::smallint[])[n] AS answer_status, ($7::bytea[])[n] AS answer,
+        ($8::text[])[n] AS account, ($9::text[])[n] AS method, ($10::text[])[n] AS asset, ($11::text[])[n] AS chain,
+        ($12::text[])[n] AS address, ($13::text[])[n] AS memo, ($14::numeric[])[n] AS amount,
+        ($15::numeric[])[n] AS max_fee, ($16::text[])[n] AS purpose, ($17::uuid[])[n] AS destination_id,
+        ($18::text[])[n] AS state, ($19::bytea[])[n] AS digest, ($20::timestamptz[])[n] AS expires_at,
+        ($21::text[])[n] AS reason_code, ($22::text[])[n] AS reason, ($23::text[])[n] AS fix,
+        ($24::timestamptz[])[n] AS now, ($25::int[])[n] AS destination_version, ($26::int[])[n] AS chain_version,
+        ($27::bytea[])[n] AS sealed, ($28::uuid[])[n] AS event_id, ($29::text[])[n] AS action,
+        ($30::bytea[])[n] AS event, ($31::text[])[n] AS client, ($32::bytea[])[n] AS client_key
+    FROM unnest((SELECT $1::uuid[])) WITH ORDINALITY AS each (id, n)
 ), w AS (
     INSERT INTO withdrawals (id, requester, reference, idempotency_key, body_hash, answer_status, answer,
         account, method, asset, chain, address, memo, amount, max_fee, purpose,
@@ -170,8 +182,7 @@ SELECT id FROM w`
 func (s *Store) Record(ctx context.Context, entries []withdraw.Entry) (map[uuid.UUID]bool, error) {
 	n := len(entries)
 	var (
-		ids, events                                       = make([]uuid.UUID, n), make([]uuid.UUID, n)
-		destinations                                      = make([]*uuid.UUID, n)
+		ids, events, destinations                         = uuids(n), uuids(n), uuids(n)
 		requester, reference, key, account, method, asset = texts(n), texts(n), texts(n), texts(n), texts(n), texts(n)
 		chain, address, memo, amount, purpose, state      = texts(n), texts(n), texts(n), texts(n), texts(n), texts(n)
 		code, reason, fix, action, client                 = texts(n), texts(n), texts(n), texts(n), texts(n)
@@ -188,7 +199,8 @@ func (s *Store) Record(ctx context.Context, entries []withdraw.Entry) (map[uuid.
 		if err != nil {
 			return nil, err
 		}
-		ids[k], requester[k], reference[k], key[k] = w.ID, w.Requester, w.Reference, e.Request.IdempotencyKey
+		ids[k] = pgtype.UUID{Bytes: w.ID, Valid: true}
+		requester[k], reference[k], key[k] = w.Requester, w.Reference, e.Request.IdempotencyKey
 		bodyHash[k], status[k], answer[k] = e.Request.BodyHash[:], int16(e.Answer.Status), e.Answer.Body
 		account[k], method[k], asset[k], chain[k] = w.Account, string(w.Method), w.Asset, w.Chain
 		address[k], memo[k], amount[k], purpose[k] = w.Address, w.Memo, money.Text(w.Amount), w.Purpose
@@ -196,10 +208,13 @@ func (s *Store) Record(ctx context.Context, entries []withdraw.Entry) (map[uuid.
 			fee := money.Text(w.MaxFee.Decimal)
 			maxFee[k] = &fee
 		}
-		destinations[k], state[k], digest[k], expires[k] = w.DestinationID, string(w.State), w.Digest, w.ExpiresAt
+		if w.DestinationID != nil {
+			destinations[k] = pgtype.UUID{Bytes: *w.DestinationID, Valid: true}
+		}
+		state[k], digest[k], expires[k] = string(w.State), w.Digest, w.ExpiresAt
 		code[k], reason[k], fix[k], now[k] = w.ReasonCode, w.Reason, w.Fix, w.CreatedAt
 		destVersion[k], chainVersion[k], sealed[k] = int32(e.DestinationVersion), int32(e.ChainVersion), e.Sealed
-		events[k], action[k], body[k] = event.ID, event.Action, b
+		events[k], action[k], body[k] = pgtype.UUID{Bytes: event.ID, Valid: true}, event.Action, b
 		client[k], clientKey[k] = e.Request.Client(), e.Request.ClientKey
 	}
 	rows, err := s.Pool.Query(ctx, recordEntries, ids, requester, reference, key, bodyHash, status, answer,

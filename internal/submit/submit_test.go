@@ -10,7 +10,6 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http/httptest"
 	"runtime"
@@ -127,7 +126,7 @@ func (h *house) client() *coinex.Client {
 func (h *house) worker() (*submit.Submitter, *pgstore.Store) {
 	h.t.Helper()
 	s := h.store("sluice_worker")
-	return submit.New(account, h.client(), s, h.relying, h.settings, h.clock.now, slog.New(slog.NewTextHandler(io.Discard, nil))), s
+	return submit.New(account, h.client(), s, h.relying, h.settings, h.clock.now, slog.New(slog.DiscardHandler)), s
 }
 
 func (h *house) lease(s *pgstore.Store) pgstore.LeaseOf {

@@ -48,7 +48,7 @@ func (c *Client) Withdraw(ctx context.Context, o exchange.Order, s exchange.Sign
 		return Classify(fmt.Errorf("%w: its window was over", ErrNotSent), 0, nil, o)
 	}
 	a, err := c.send(ctx, http.MethodPost, pathWithdraw, s.Body, header)
-	c.heed(a)
+	c.heed(modifyAccount, a)
 	return Classify(err, a.status, a.body, o)
 }
 
@@ -161,17 +161,7 @@ func (c *Client) Balances(ctx context.Context) ([]exchange.Balance, error) {
 	if err != nil {
 		return nil, err
 	}
-	rows, err := decodeArray(env.data)
-	if err != nil {
-		return nil, unreadable(err)
-	}
-	out := make([]exchange.Balance, len(rows))
-	for i, row := range rows {
-		if out[i], err = decodeBalance(row); err != nil {
-			return nil, unreadable(fmt.Errorf("row %d: %w", i, err))
-		}
-	}
-	return out, nil
+	return decodeAll(env.data, decodeBalance)
 }
 
 // Ping asks whether the exchange answers at all (GET /ping, facts 4.5). It

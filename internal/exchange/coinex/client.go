@@ -42,6 +42,10 @@ const (
 	// A long one also keeps a lost submission alive for as long, and no
 	// reconciliation may call it absent before that.
 	maxWindow = 60 * time.Second
+
+	// longestSecret bounds keys, in bytes. CoinEx's have 32 and 56 characters or
+	// so; whoever cuts a text must know how long a thing it may have cut through.
+	longestSecret = 256
 )
 
 // Config says which account of which exchange address a Client speaks for.
@@ -101,6 +105,7 @@ func withoutUserinfo(raw string) string {
 // without its keys.
 type Client struct {
 	base    string // scheme and host, no slash at the end
+	socket  string // the same for the websocket
 	keys    keys
 	window  time.Duration
 	timeout time.Duration
@@ -109,8 +114,10 @@ type Client struct {
 	reads  http.RoundTripper // may keep connections: a GET that is lost is asked again
 	writes http.RoundTripper // a new connection for each POST
 
-	clock  *clock
-	limits *limits
+	clock    *clock
+	limits   *limits
+	trips    *tripLog
+	recorder *recorder
 
 	taking sync.Mutex // guards the headers of Signed values, see take
 }
@@ -152,6 +159,7 @@ func New(cfg Config) (*Client, error) {
 	}
 	c := &Client{
 		base:    base,
+		socket:  socketAddress(base),
 		keys:    keys(func() (string, string) { return cfg.AccessID, cfg.SecretKey }),
 		window:  window,
 		timeout: timeout,
@@ -160,6 +168,9 @@ func New(cfg Config) (*Client, error) {
 		writes:  cfg.Transport,
 		clock:   newClock(),
 		limits:  newLimits(),
+
+		trips:    &tripLog{},
+		recorder: &recorder{},
 	}
 	if cfg.Transport == nil {
 		c.reads, c.writes = newTransport(true), newTransport(false)
@@ -248,6 +259,10 @@ func wholeKey(name, key string) error {
 	if key == "" {
 		return fault.New(fault.Invalid, "exchange_key_missing",
 			"the "+name+" of the exchange key is empty", "set it, directly or through its file")
+	}
+	if len(key) > longestSecret {
+		return fault.New(fault.Invalid, "exchange_key_malformed",
+			"the "+name+" of the exchange key is longer than any key", "check that the setting, or its file, holds the key and nothing else")
 	}
 	for i := range len(key) {
 		if key[i] <= ' ' || key[i] > '~' {

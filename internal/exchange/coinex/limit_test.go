@@ -104,3 +104,123 @@ func TestWaitingForATurnObeysTheContext(t *testing.T) {
 		}
 	})
 }
+
+func TestANearlyUsedQuotaSlowsItsGroup(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		header := []string{"X-Ratelimit-Limit", "20", "X-Ratelimit-Remaining", "39"}
+		status, body := 200, ok(`[]`)
+		c := measuredNow(newOffline(t, func(*http.Request) (*http.Response, error) { return respond(status, body, header...), nil }))
+		ctx := t.Context()
+		balances := func() { _, _ = c.Balances(ctx) }
+		pages := func() { _, _ = c.Withdrawals(ctx, exchange.Query{}) }
+		is := func(step string, group int, want ShortLimit) {
+			t.Helper()
+			got := c.Limits().Short[group]
+			want.Group, got.At, got.RefusedAt = got.Group, want.At, want.RefusedAt
+			if got != want || got.Group == "" {
+				t.Errorf("%s: got %+v, want %+v", step, got, want)
+			}
+		}
+
+		is("nothing said", 1, ShortLimit{Pace: 5, Limit: -1, Remaining: -1})
+		balances()
+		is("plenty", 1, ShortLimit{Pace: 5, Limit: 20, Remaining: 39})
+		header[3] = "2"
+		balances()
+		is("nearly used", 1, ShortLimit{Pace: 1, Limit: 20, Remaining: 2})
+		header = nil
+		status = 502
+		balances()
+		is("a gateway proves nothing", 1, ShortLimit{Pace: 1, Limit: 20, Remaining: 2})
+		status = 200
+		body = coded(213)
+		balances()
+		is("refused", 1, ShortLimit{Pace: 1, Limit: 20, Remaining: 2, Refusals: 1})
+		if at := c.Limits().Short[1].RefusedAt; !at.Equal(time.Now()) {
+			t.Errorf("refused at %v", at)
+		}
+		for _, out := range []struct {
+			status int
+			body   string
+		}{{200, coded(4213)}, {429, "slow down"}, {200, coded(3008)}, {200, coded(4001)}} {
+			status, body = out.status, out.body
+			balances()
+			status, body = 200, ok(`[]`)
+			if pace := c.Limits().Short[1].Pace; pace != 1 {
+				t.Errorf("after %v the pace is %d", out, pace)
+			}
+			pages()
+			if pace := c.Limits().Short[1].Pace; pace != 1 {
+				t.Errorf("another group's answer set the pace to %d", pace)
+			}
+			balances()
+			is("over", 1, ShortLimit{Pace: 5, Limit: 20, Remaining: 2, Refusals: c.Limits().Short[1].Refusals})
+		}
+		if got := c.Limits().Short[1].Refusals; got != 3 {
+			t.Errorf("%d refusals; busy is not a refusal", got)
+		}
+		header = []string{"x-ratelimit-remaining", "0"}
+		balances()
+		header = nil
+		body = ok(`[]`)
+		is("used up", 1, ShortLimit{Pace: 1, Limit: -1, Remaining: 0, Refusals: 3})
+		header = []string{"x-ratelimit-remaining", "1"}
+		time.Sleep(time.Minute)
+		if took := calls(4, balances); took != 3*time.Second {
+			t.Errorf("used up: 4 balances took %v", took)
+		}
+		header = nil
+		if took := calls(5, pages); took != 0 {
+			t.Errorf("another group's 5 pages took %v", took)
+		}
+	})
+}
+
+func TestAFallenLimitIsHalved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		limit := "4"
+		c := measuredNow(newOffline(t, func(*http.Request) (*http.Response, error) {
+			return respond(200, ok(`[]`), "X-RateLimit-Limit", limit, "X-RateLimit-Remaining", "soon"), nil
+		}))
+		for said, pace := range map[string]int{"4": 2, "1": 1, "0": 1, "10": 5, "1000": 5, "many": 5, "-3": 5} {
+			limit = said
+			_, _ = c.FuturesBalances(t.Context())
+			if said == "many" || said == "-3" {
+				continue // says nothing: what was said before stays
+			}
+			if got := c.Limits().Short[queryFutures]; got.Pace != pace || got.Remaining != -1 {
+				t.Errorf("%s: got %+v", said, got)
+			}
+		}
+		limit = "4"
+		_, _ = c.FuturesBalances(t.Context())
+		time.Sleep(time.Minute)
+		if took := calls(6, func() { _, _ = c.FuturesBalances(t.Context()) }); took != 2*time.Second {
+			t.Errorf("6 readings took %v", took)
+		}
+	})
+}
+
+// Row 6 of the FAQ: short-term and long-term limits are shown apart.
+func TestLongLimitsAreShownApart(t *testing.T) {
+	header := []string{"X-RateLimit-LongPeriod-4H-Remaining", "14000", "x-ratelimit-longperiod-1h-remaining", "soon", "X-RateLimit-LongPeriod", "1"}
+	c := measuredNow(newOffline(t, func(*http.Request) (*http.Response, error) { return respond(200, ok(`[]`), header...), nil }))
+	_, _ = c.Balances(t.Context())
+	got := c.Limits()
+	if len(got.Long) != 2 || got.Long[0].Period != "1H" || got.Long[0].Remaining != -1 || got.Long[1].Period != "4H" || got.Long[1].Remaining != 14000 || got.Long[1].At.IsZero() {
+		t.Errorf("got %+v", got.Long)
+	}
+	if len(got.Short) != int(groups) {
+		t.Errorf("got %+v", got.Short)
+	}
+	for _, s := range got.Short {
+		if s.Pace != 1 || s.Refusals != 0 || s.Group == "" {
+			t.Errorf("got %+v", s)
+		}
+	}
+	header = nil
+	_, _ = c.Balances(t.Context())
+	if got := c.Limits(); len(got.Long) != 0 || got.Short[0].Pace != perSecond {
+		t.Errorf("got %+v", got)
+	}
+}

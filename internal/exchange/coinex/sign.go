@@ -72,6 +72,18 @@ func (k keys) sign(method, target string, body []byte, at time.Time) map[string]
 	}
 }
 
+// signSocket makes the parameters of server.sign, by which a websocket
+// connection signs in: a signature over the timestamp alone (facts 6).
+func (k keys) signSocket(at time.Time) any {
+	accessID, secret := k()
+	millis := at.UnixMilli()
+	return struct {
+		AccessID  string `json:"access_id"`
+		Signed    string `json:"signed_str"`
+		Timestamp int64  `json:"timestamp"`
+	}{accessID, signature(secret, "", "", nil, strconv.FormatInt(millis, 10)), millis}
+}
+
 // signature is the current scheme: lower-case hex of HMAC-SHA256 over method,
 // request target, body and timestamp with nothing between them (facts 1.3).
 func signature(secret, method, target string, body []byte, timestamp string) string {

@@ -33,10 +33,9 @@ type answer struct {
 	body   []byte // without our keys, should the exchange have repeated them
 }
 
-// send makes one HTTP exchange and no more. It calls the transport itself and
-// not an http.Client, which would follow redirects. An error means that no
-// complete answer arrived; what did arrive of its body comes with it, without
-// a status.
+// send makes one HTTP exchange and no more, and keeps a record of it. An error
+// means that no complete answer arrived; what did arrive of its body comes
+// with it, without a status.
 func (c *Client) send(ctx context.Context, method, target string, body []byte, header map[string]string) (answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
@@ -47,6 +46,15 @@ func (c *Client) send(ctx context.Context, method, target string, body []byte, h
 	if err != nil {
 		return answer{}, fmt.Errorf("%w: %w", ErrNotSent, err)
 	}
+	sent := c.now()
+	a, err := c.carry(req, body, header)
+	c.recorder.keep(c.keys, req, body, a, err, sent, c.now().Sub(sent))
+	return a, err
+}
+
+// carry calls the transport itself and not an http.Client, which would follow
+// redirects.
+func (c *Client) carry(req *http.Request, body []byte, header map[string]string) (answer, error) {
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", "sluice")
 	for name, value := range header {
@@ -63,12 +71,16 @@ func (c *Client) send(ctx context.Context, method, target string, body []byte, h
 		req.Header.Set("Content-Type", "application/json")
 		transport, limit = c.writes, maxAnswer
 	}
+	sent := c.now()
 	resp, err := transport.RoundTrip(req)
 	if err != nil {
 		if once != nil && once.seal() {
 			return answer{}, fmt.Errorf("%w: %w", ErrNotSent, err)
 		}
 		return answer{}, err
+	}
+	if body == nil {
+		c.trips.add(sent, c.now().Sub(sent))
 	}
 	defer func() { _ = resp.Body.Close() }() // the answer is read or given up by now; there is nothing to learn from closing it
 
@@ -130,16 +142,20 @@ func (c *Client) signed(ctx context.Context, g group, method, target string, bod
 		return envelope{}, nil, err
 	}
 	a, err := c.send(ctx, method, target, body, c.keys.sign(method, target, body, now))
-	c.heed(a)
+	c.heed(g, a)
 	env, err := understand(a, err, body != nil)
 	return env, a.body, err
 }
 
 // heed takes from an answer to a signed request what it says of our rate and
 // of our clock.
-func (c *Client) heed(a answer) {
-	c.limits.heed(a.status, a.header)
-	if env, err := decodeEnvelope(a.body); err == nil && codes[env.code].clock {
+func (c *Client) heed(g group, a answer) {
+	var code int
+	if env, err := decodeEnvelope(a.body); err == nil {
+		code = env.code
+	}
+	c.limits.heed(g, c.now(), a.status, code, a.header)
+	if codes[code].clock {
 		c.clock.forget()
 	}
 }

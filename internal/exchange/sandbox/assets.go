@@ -2,7 +2,6 @@ package sandbox
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
@@ -113,7 +112,7 @@ func (s *Sandbox) withdraw(c *call) answer {
 	if method == InterUser {
 		w.move(Finished, c.now)
 	}
-	c.account.book(ccy, "withdraw", gross.Neg(), c.now)
+	s.book(c.account, ccy, "withdraw", gross.Neg(), c.now)
 	s.state.NextID++
 	s.state.Withdrawals = append(s.state.Withdrawals, w)
 	s.dirty = true
@@ -148,8 +147,13 @@ func (s *Sandbox) cancelWithdraw(c *call) answer {
 	}
 	switch w.Status {
 	case Created, AuditRequired, Audited:
-		// Leaving a debiting status always succeeds: it pays back.
-		if err := s.setStatus(w, Cancelled, c.now); err != nil {
+		to := Cancelled
+		if w.Quirks.shows(CancelFails) || s.takeQuirks(c).shows(CancelFails) {
+			to = CancellationFailed
+		}
+		// Leaving a debiting status always succeeds: it pays back. A failed
+		// cancellation of one that is not debited yet needs the money.
+		if err := s.setStatus(w, to, c.now); err != nil {
 			return *refuse(4003, "")
 		}
 		return succeed(struct{}{})
@@ -172,7 +176,7 @@ func (s *Sandbox) listWithdrawals(c *call) answer {
 		return *refuse(3639, f.wrong)
 	}
 	quirks := s.takeQuirks(c)
-	rows := []row{}
+	rows := []any{}
 	for _, w := range slices.Backward(s.state.Withdrawals) {
 		if w.Account != c.account.Name {
 			continue
@@ -183,11 +187,47 @@ func (s *Sandbox) listWithdrawals(c *call) answer {
 		if ccy != "" && ccy != w.Asset || id != 0 && id != w.ID || status != "" && status != w.Status {
 			continue
 		}
-		if page.holds() {
-			rows = append(rows, w.row(quirks.with(w.Quirks)))
+		shown := quirks.with(w.Quirks)
+		if shown.shows(RegressStatus) && s.lags(w, quirks) {
+			w = w.earlier()
+		}
+		times := 1
+		if shown.shows(ListTwice) {
+			times = 2
+		}
+		for range times {
+			if page.holds() {
+				rows = append(rows, w.row(shown))
+			}
 		}
 	}
 	return page.answer(rows)
+}
+
+// lags tells whether this list shows an earlier status of the withdrawal. One
+// made to regress does so in every second list that has it.
+func (s *Sandbox) lags(w *Withdrawal, answer Quirks) bool {
+	if answer.shows(RegressStatus) {
+		return true
+	}
+	lags := w.Quirks.NextLags
+	w.Quirks.NextLags = !lags
+	s.dirty = true
+	return lags
+}
+
+// earlier is the withdrawal as it was one status ago.
+func (w *Withdrawal) earlier() *Withdrawal {
+	was, known := before[w.Status]
+	if !known {
+		return w
+	}
+	old := *w
+	old.Status, old.Confirmations = was, 0
+	if was != Confirming {
+		old.TxID = ""
+	}
+	return &old
 }
 
 // hidden tells whether lists leave the row out, and counts the read if so.
@@ -224,7 +264,8 @@ type row struct {
 	Remark             string           `json:"remark"`
 }
 
-func (w *Withdrawal) row(q Quirks) row {
+// row is the withdrawal as the quirks let it show.
+func (w *Withdrawal) row(q Quirks) any {
 	r := row{
 		WithdrawID:     w.ID,
 		CreatedAt:      w.CreatedAt.UnixMilli(),
@@ -247,22 +288,6 @@ func (w *Withdrawal) row(q Quirks) row {
 		r.ExplorerTxURL = explorer + "tx/" + w.TxID // an empty tail until there is a transaction
 	}
 	return q.spoil(r)
-}
-
-// spotBalance serves GET /assets/spot/balance (facts 4.2): only coins held.
-func (s *Sandbox) spotBalance(c *call) answer {
-	type balance struct {
-		Ccy       string          `json:"ccy"`
-		Available decimal.Decimal `json:"available"`
-		Frozen    decimal.Decimal `json:"frozen"`
-	}
-	rows := []balance{}
-	for _, ccy := range slices.Sorted(maps.Keys(c.account.Balances)) {
-		if available := c.account.Balances[ccy]; available.IsPositive() {
-			rows = append(rows, balance{Ccy: ccy, Available: available})
-		}
-	}
-	return succeed(rows)
 }
 
 // history serves GET /assets/spot/transcation-history (facts 4.3), newest
@@ -325,9 +350,6 @@ func (s *Sandbox) ping(*call) answer { return succeed(map[string]string{"result"
 func (s *Sandbox) time(c *call) answer {
 	return succeed(map[string]int64{"timestamp": c.now.UnixMilli()})
 }
-
-// maintenance serves GET /maintain/info (facts 4.5): there never is any.
-func (s *Sandbox) maintenance(*call) answer { return succeed([]struct{}{}) }
 
 // callerIP serves GET /test/ip. Its shape is invented.
 func (s *Sandbox) callerIP(c *call) answer { return succeed(map[string]string{"ip": c.ip}) }

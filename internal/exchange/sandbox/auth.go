@@ -10,8 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"time"
-
-	"golang.org/x/time/rate"
 )
 
 const (
@@ -29,12 +27,10 @@ var (
 func (s *Sandbox) authenticate(r *http.Request, body []byte, now time.Time) (*account, *answer) {
 	a, key := s.key(r.Header.Get("X-COINEX-KEY"))
 	switch {
-	case a == nil:
-		return nil, refuse(4005, "")
-	case now.Before(key.ActiveFrom), !key.ExpiresAt.IsZero() && !now.Before(key.ExpiresAt):
+	case a == nil, !key.lives(now):
 		// A key too young or too old looks like one that was never made (facts 1.6).
 		return nil, refuse(4005, "")
-	case len(key.IPs) > 0 && !slices.Contains(key.IPs, remoteIP(r)):
+	case !key.allows(remoteIP(r)):
 		return nil, refuse(4007, "")
 	}
 
@@ -90,6 +86,14 @@ func (s *Sandbox) key(accessID string) (*account, Key) {
 	return nil, Key{}
 }
 
+func (k Key) lives(now time.Time) bool {
+	return !now.Before(k.ActiveFrom) && (k.ExpiresAt.IsZero() || now.Before(k.ExpiresAt))
+}
+
+func (k Key) allows(ip string) bool {
+	return len(k.IPs) == 0 || slices.Contains(k.IPs, ip)
+}
+
 // signHMAC is the current scheme (facts 1.3).
 func signHMAC(secret, text string) string {
 	mac := hmac.New(sha256.New, []byte(secret))
@@ -109,26 +113,4 @@ func remoteIP(r *http.Request) string {
 		return r.RemoteAddr
 	}
 	return host
-}
-
-// The limits of facts 5: each account has one bucket per group of endpoints.
-// The capacity is what a live trace of 2023 suggests.
-const (
-	ratePerSecond  = 10
-	bucketCapacity = 20
-)
-
-type bucket struct{ account, group string }
-
-// spend takes one request from the account's quota for the group. It returns
-// what is left, and whether there was any.
-func (s *Sandbox) spend(a *account, group string, now time.Time) (left int, ok bool) {
-	b := bucket{a.Name, group}
-	l := s.limiters[b]
-	if l == nil {
-		l = rate.NewLimiter(ratePerSecond, bucketCapacity)
-		s.limiters[b] = l
-	}
-	ok = l.AllowN(now, 1)
-	return int(l.TokensAt(now)), ok
 }

@@ -22,8 +22,25 @@ type State struct {
 	Clock       Clock          `json:"clock"`
 	Accounts    []AccountState `json:"accounts"`
 	Withdrawals []Withdrawal   `json:"withdrawals"` // oldest first
+	Deposits    []Deposit      `json:"deposits"`    // oldest first
 	Requests    map[string]int `json:"requests"`    // seen since the start, by endpoint, refused ones too
 	Faults      []Fault        `json:"faults"`      // still waiting, next first
+	Held        int            `json:"held"`        // requests that accept_late holds back just now
+	Sockets     []Socket       `json:"sockets"`     // open websockets, oldest first
+
+	Prices      map[string]decimal.Decimal `json:"prices"` // by market
+	LongPeriods []LongPeriod               `json:"long_periods"`
+	Maintenance *Maintenance               `json:"maintenance"` // nil for none
+}
+
+// Socket is one open websocket. A list of what it subscribed to is nil for
+// nothing and empty for everything.
+type Socket struct {
+	Market    string   `json:"market"`  // spot or futures
+	Account   string   `json:"account"` // "" until it has signed
+	Balances  []string `json:"balances"`
+	Positions []string `json:"positions"`
+	Notices   bool     `json:"notices"`
 }
 
 // Clock is the exchange's clock.
@@ -37,8 +54,19 @@ type Clock struct {
 type AccountState struct {
 	Account   string                     `json:"account"`
 	AccessIDs []string                   `json:"access_ids"`
-	Balances  map[string]decimal.Decimal `json:"balances"`
+	Balances  map[string]decimal.Decimal `json:"balances"` // spot
 	Whitelist []Entry                    `json:"whitelist"`
+	Futures   map[string]FuturesBalance  `json:"futures"`
+	Margin    []MarginBalance            `json:"margin"`
+	Financial map[string]decimal.Decimal `json:"financial"`
+	Positions []Position                 `json:"positions"`
+}
+
+// MarginBalance is what the margin wallet of one market has of one asset.
+type MarginBalance struct {
+	Market    string          `json:"market"`
+	Asset     string          `json:"ccy"`
+	Available decimal.Decimal `json:"available"`
 }
 
 // State returns a copy of everything.
@@ -52,8 +80,20 @@ func (s *Sandbox) State() State {
 			Clock:       Clock{Now: now, Offset: s.state.Offset, Auto: s.auto},
 			Accounts:    []AccountState{},
 			Withdrawals: s.copyWithdrawals(),
+			Deposits:    []Deposit{},
 			Requests:    maps.Clone(s.requests),
 			Faults:      []Fault{},
+			Held:        s.held,
+			Sockets:     []Socket{},
+			Prices:      maps.Clone(s.state.Prices),
+			LongPeriods: append([]LongPeriod{}, s.state.LongPeriods...),
+			Maintenance: s.state.Maintenance,
+		}
+		for _, d := range s.state.Deposits {
+			out.Deposits = append(out.Deposits, *d)
+		}
+		for _, k := range s.sockets {
+			out.Sockets = append(out.Sockets, k.show())
 		}
 		for _, a := range s.state.Accounts {
 			shown := AccountState{
@@ -61,6 +101,18 @@ func (s *Sandbox) State() State {
 				AccessIDs: []string{},
 				Balances:  maps.Clone(a.Balances),
 				Whitelist: append([]Entry{}, a.Whitelist...),
+				Futures:   copyOf(a.Futures),
+				Margin:    []MarginBalance{},
+				Financial: copyOf(a.Financial),
+				Positions: []Position{},
+			}
+			for _, market := range slices.Sorted(maps.Keys(a.Margin)) {
+				for _, ccy := range slices.Sorted(maps.Keys(a.Margin[market])) {
+					shown.Margin = append(shown.Margin, MarginBalance{market, ccy, a.Margin[market][ccy]})
+				}
+			}
+			for _, p := range a.Positions {
+				shown.Positions = append(shown.Positions, *p)
 			}
 			for _, k := range a.Keys {
 				shown.AccessIDs = append(shown.AccessIDs, k.AccessID)
@@ -74,6 +126,28 @@ func (s *Sandbox) State() State {
 		}
 		return nil
 	})
+	return out
+}
+
+// copyOf copies a map, and nothing to an empty one.
+func copyOf[V any](m map[string]V) map[string]V {
+	out := map[string]V{}
+	maps.Copy(out, m)
+	return out
+}
+
+// show is the connection as the state has it.
+func (k *socket) show() Socket {
+	out := Socket{Market: string(k.market), Notices: k.notices}
+	if k.owner != nil {
+		out.Account = k.owner.Name
+	}
+	if k.balances != nil {
+		out.Balances = append([]string{}, k.balances.names...)
+	}
+	if k.positions != nil {
+		out.Positions = append([]string{}, k.positions.names...)
+	}
 	return out
 }
 
@@ -210,33 +284,52 @@ func (s *Sandbox) checkEntry(e Entry) error {
 	return nil
 }
 
-// SetBalance sets what an account has available of an asset, as a plain
-// decimal. It writes no history row.
+// SetBalance sets what an account has available of an asset in its spot
+// wallet, as a plain decimal, and pushes it. It writes no history row.
 func (s *Sandbox) SetBalance(accountName, assetName, amount string) error {
-	return s.setBalances(accountName, map[string]string{assetName: amount})
+	return s.setBalances(accountName, map[string]string{assetName: amount}, nil)
 }
 
-func (s *Sandbox) setBalances(accountName string, set map[string]string) error {
-	parsed := map[string]decimal.Decimal{}
-	for name, text := range set {
-		d, err := quantity(text)
-		if err != nil {
-			return err
+func (s *Sandbox) setBalances(accountName string, spot, financial map[string]string) error {
+	read := func(set map[string]string) (map[string]decimal.Decimal, error) {
+		parsed := map[string]decimal.Decimal{}
+		for name, text := range set {
+			d, err := quantity(text)
+			if err != nil {
+				return nil, err
+			}
+			parsed[name] = d
 		}
-		parsed[name] = d
+		return parsed, nil
 	}
-	return s.do(func(time.Time) error {
+	inSpot, err := read(spot)
+	if err != nil {
+		return err
+	}
+	inFinancial, err := read(financial)
+	if err != nil {
+		return err
+	}
+	return s.do(func(now time.Time) error {
 		a, err := s.find(accountName)
 		if err != nil {
 			return err
 		}
-		for name := range parsed {
-			if s.state.asset(name) == nil {
-				return fault.New(fault.Invalid, "sandbox_asset_unknown",
-					fmt.Sprintf("the sandbox has no asset %q", name), "use an asset of GET /v2/assets/all-deposit-withdraw-config")
+		for _, set := range []map[string]decimal.Decimal{inSpot, inFinancial} {
+			for name := range set {
+				if err := s.knowsAsset(name); err != nil {
+					return err
+				}
 			}
 		}
-		maps.Copy(a.Balances, parsed)
+		maps.Copy(a.Balances, inSpot)
+		for _, name := range slices.Sorted(maps.Keys(inSpot)) {
+			s.pushSpot(a, name, now)
+		}
+		if a.Financial == nil {
+			a.Financial = map[string]decimal.Decimal{}
+		}
+		maps.Copy(a.Financial, inFinancial)
 		s.dirty = true
 		return nil
 	})
@@ -256,6 +349,7 @@ func quantity(text string) (decimal.Decimal, error) {
 type ConfigChange struct {
 	Asset                string  `json:"asset"`
 	Chain                string  `json:"chain"`
+	DepositEnabled       *bool   `json:"deposit_enabled"`
 	WithdrawEnabled      *bool   `json:"withdraw_enabled"`
 	InterTransferEnabled *bool   `json:"inter_transfer_enabled"` // asset only
 	WithdrawalFee        *string `json:"withdrawal_fee"`         // chain only, in the asset
@@ -263,7 +357,7 @@ type ConfigChange struct {
 	WithdrawalPrecision  *int32  `json:"withdrawal_precision"`   // chain only, 0 to 18
 }
 
-// Configure changes the terms of withdrawals from now on.
+// Configure changes the terms of deposits and withdrawals from now on.
 func (s *Sandbox) Configure(change ConfigChange) error {
 	no := func(detail, fix string) error {
 		return fault.New(fault.Invalid, "sandbox_config_malformed", detail, fix)
@@ -277,6 +371,7 @@ func (s *Sandbox) Configure(change ConfigChange) error {
 			if change.WithdrawalFee != nil || change.MinWithdrawAmount != nil || change.WithdrawalPrecision != nil {
 				return no("fee, minimum and precision belong to a chain", "send chain")
 			}
+			assign(&coin.Asset.DepositEnabled, change.DepositEnabled)
 			assign(&coin.Asset.WithdrawEnabled, change.WithdrawEnabled)
 			assign(&coin.Asset.InterTransferEnabled, change.InterTransferEnabled)
 			s.dirty = true
@@ -292,6 +387,7 @@ func (s *Sandbox) Configure(change ConfigChange) error {
 			return no("withdrawal_precision is a number from 0 to 18", "send one of those")
 		}
 		changed := *ch // all or nothing: a bad minimum must not leave a new fee behind
+		assign(&changed.DepositEnabled, change.DepositEnabled)
 		assign(&changed.WithdrawEnabled, change.WithdrawEnabled)
 		assign(&changed.WithdrawalPrecision, change.WithdrawalPrecision)
 		if err := assignQuantity(&changed.WithdrawalFee, change.WithdrawalFee); err != nil {
@@ -336,11 +432,32 @@ func (s *Sandbox) controlHandler() http.Handler {
 		return s.changeWhitelist(in.Account, in.Add, in.Remove)
 	}))
 	mux.HandleFunc("POST /_sandbox/balances", controlCall(s, func(in struct {
-		Account string            `json:"account"`
-		Set     map[string]string `json:"set"`
+		Account   string            `json:"account"`
+		Set       map[string]string `json:"set"` // spot
+		Financial map[string]string `json:"financial"`
 	}) error {
-		return s.setBalances(in.Account, in.Set)
+		return s.setBalances(in.Account, in.Set, in.Financial)
 	}))
+	mux.HandleFunc("POST /_sandbox/futures", controlCall(s, s.SetFutures))
+	mux.HandleFunc("POST /_sandbox/positions", controlCall(s, s.SetPosition))
+	mux.HandleFunc("POST /_sandbox/deposits", controlCall(s, s.Deposit))
+	mux.HandleFunc("POST /_sandbox/maintenance", controlCall(s, s.Announce))
+	mux.HandleFunc("POST /_sandbox/prices", controlCall(s, func(in struct {
+		Set map[string]string `json:"set"`
+	}) error {
+		return s.setPrices(in.Set)
+	}))
+	mux.HandleFunc("POST /_sandbox/limits", controlCall(s, func(in struct {
+		LongPeriod string `json:"long_period"`
+		Remaining  int    `json:"remaining"`
+	}) error {
+		return s.SetLongPeriod(in.LongPeriod, in.Remaining)
+	}))
+	mux.HandleFunc("DELETE /_sandbox/limits", func(w http.ResponseWriter, r *http.Request) { s.writeState(w, s.ClearLongPeriods()) })
+	mux.HandleFunc("DELETE /_sandbox/sockets", func(w http.ResponseWriter, r *http.Request) {
+		s.DropSockets()
+		s.writeState(w, nil)
+	})
 	mux.HandleFunc("POST /_sandbox/keys", controlCall(s, func(in struct {
 		Account string `json:"account"`
 		Key

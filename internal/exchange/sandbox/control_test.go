@@ -119,6 +119,28 @@ func TestControlIsStrict(t *testing.T) {
 		{"keys", `{"account":"sub","access_id":"x"}`, 400},
 		{"keys", `{"account":"sub","access_id":"` + sandbox.AccessID + `","secret_key":"x"}`, 409},
 		{"withdrawals", `{"withdraw_id":1,"status":"failed"}`, 404},
+		{"balances", `{"set":{"BTC":"1"},"financial":{"DOGS":"5"}}`, 400},
+		{"futures", `{"ccy":"DOGS","available":"5"}`, 400},
+		{"futures", `{"ccy":"USDT","available":"-5"}`, 400},
+		{"futures", `{"ccy":"USDT","unrealized_pnl":"--5"}`, 400},
+		{"futures", `{"account":"nobody","ccy":"USDT"}`, 404},
+		{"positions", `{"market":"DOGS","open_interest":"1","avg_entry_price":"1"}`, 400},
+		{"positions", `{"market":"BTCUSDT","open_interest":"1"}`, 400},
+		{"positions", `{"market":"BTCUSDT","open_interest":"1","avg_entry_price":"1","side":"up"}`, 400},
+		{"positions", `{"market":"BTCUSDT","open_interest":"0"}`, 404},
+		{"positions", `{"account":"nobody","market":"BTCUSDT","open_interest":"1","avg_entry_price":"1"}`, 404},
+		{"prices", `{"set":{"DOGS":"1"}}`, 400},
+		{"prices", `{"set":{"BTCUSDT":"0"}}`, 400},
+		{"deposits", `{"asset":"USDT","chain":"TRC20","amount":"0"}`, 400},
+		{"deposits", `{"asset":"DOGS","chain":"TRC20","amount":"1"}`, 400},
+		{"deposits", `{"asset":"USDT","chain":"TRX20","amount":"1"}`, 400},
+		{"deposits", `{"asset":"USDT","chain":"TRC20","amount":"1","status":"gone"}`, 400},
+		{"deposits", `{"deposit_id":1}`, 404},
+		{"deposits", `{"deposit_id":1,"amount":"5"}`, 400},
+		{"limits", `{"long_period":"2H"}`, 400},
+		{"limits", `{"long_period":"1H","remaining":-1}`, 400},
+		{"maintenance", `{"started_at":"2030-01-01T00:00:00Z"}`, 400},
+		{"maintenance", `{"started_at":"2030-01-01T00:00:00Z","ended_at":"2030-01-01T01:00:00Z","scope":["MOON"]}`, 400},
 		{"whitelist", `{"account":"` + strings.Repeat("x", 1<<20) + `"}`, 400},
 	} {
 		a := b.do(b.plain("POST", "/_sandbox/"+c.path, c.body))
@@ -240,17 +262,23 @@ func TestExamplesOfTheManual(t *testing.T) {
 	}
 	b := ready(t, sandbox.Options{Auto: true})
 	b.accepted("10", "the withdrawal that the examples speak of")
-	examples := regexp.MustCompile(`(?s)curl -s http://127\.0\.0\.1:8090/_sandbox/(\w+) -d '(.*?)'`).FindAllStringSubmatch(string(manual), -1)
-	if len(examples) < 10 {
-		t.Fatalf("only %d examples found", len(examples))
+	examples := regexp.MustCompile(`(?s)curl -s (?:-X (DELETE) )?http://127\.0\.0\.1:8090(/_sandbox/\w+)(?: -d '(.*?)')?\n`).FindAllStringSubmatch(string(manual), -1)
+	if want := strings.Count(string(manual), "curl -s "); len(examples) != want || want < 20 {
+		t.Fatalf("%d examples found of %d", len(examples), want)
 	}
 	for _, e := range examples {
-		b.control(e[1], e[2])
+		method := "GET"
+		switch {
+		case e[1] != "":
+			method = e[1]
+		case e[3] != "":
+			method = "POST"
+		}
+		if a := b.do(b.plain(method, e[2], e[3])); a.status != http.StatusOK {
+			t.Errorf("%s: HTTP %d %s", e[0], a.status, a.body)
+		}
 	}
-	for _, name := range []sandbox.Kind{
-		sandbox.DropBeforeAccept, sandbox.RateLimited, sandbox.ErrorAnswer, sandbox.AcceptThenDrop, sandbox.AcceptThen502, sandbox.AcceptAnswerLate,
-		sandbox.Code0WithoutData, sandbox.RemarkNotEchoed, sandbox.UpperCaseMethod, sandbox.FeeAssetVariant, sandbox.ListLate,
-	} {
+	for _, name := range sandbox.Kinds() {
 		if !strings.Contains(string(manual), "`"+string(name)+"`") {
 			t.Errorf("the manual does not explain the fault %s", name)
 		}

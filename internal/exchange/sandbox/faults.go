@@ -3,6 +3,8 @@ package sandbox
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
+	"math/rand/v2"
 	"net/http"
 	"slices"
 	"strings"
@@ -20,11 +22,18 @@ import (
 type Fault struct {
 	// Fault is the kind; see the constants.
 	Fault Kind `json:"fault"`
-	// On is the endpoint, such as "GET /assets/withdraw"; empty means
-	// "POST /assets/withdraw".
+	// On is the endpoint, such as "GET /assets/withdraw", or the method of a
+	// websocket, such as "WS /spot server.sign"; "*" is every endpoint of HTTP.
+	// Empty means "POST /assets/withdraw".
 	On string `json:"on,omitempty"`
-	// Times is how many requests it spoils; 0 means 1.
+	// Times is how many requests it spoils; 0 means 1, or with a Rate no end.
 	Times int `json:"times,omitempty"`
+	// Rate is the share of the requests that fit, above 0 and below 1, which it
+	// spoils; 0 means every one. The same Seed picks the same requests.
+	Rate float64 `json:"rate,omitempty"`
+	Seed uint64  `json:"seed,omitempty"`
+	// Drawn is how many lots a Rate has drawn so far; a new fault has none.
+	Drawn uint64 `json:"drawn,omitempty"`
 	// Match narrows the requests: each named parameter must have this text.
 	// "account" is the name of the account.
 	Match map[string]string `json:"match,omitempty"`
@@ -35,7 +44,8 @@ type Fault struct {
 	// Accept makes an error a lie: the request is carried out first.
 	Accept bool `json:"accept,omitempty"`
 	// Delay is how long accept_answer_late holds the answer back, on the real
-	// clock, and how long list_late hides the row, on the exchange's.
+	// clock; and on the exchange's, how long accept_late holds the request back
+	// and list_late hides the row.
 	Delay Duration `json:"delay,omitempty"`
 	// Reads is how many reads of the list do not show the row of list_late.
 	Reads int `json:"reads,omitempty"`
@@ -56,18 +66,17 @@ const (
 	Code0WithoutData Kind = "code0_without_data" // done, the answer does not say what
 )
 
-// Faults that spoil a row. On POST /assets/withdraw the new row keeps them for
-// life; on GET /assets/withdraw they show in that one answer.
-const (
-	RemarkNotEchoed Kind = "remark_not_echoed" // remark is ""
-	UpperCaseMethod Kind = "upper_case_method" // ON_CHAIN for on_chain
-	FeeAssetVariant Kind = "fee_asset_variant" // fee_asset and fee_amount for fee_ccy
-	ListLate        Kind = "list_late"         // lists leave the new row out for Reads or Delay
-)
+// AcceptLate holds the request back for Delay, as a packet that is late on its
+// way: only then the signature is checked, and the request is dead if its
+// window has passed. It comes beside the faults of the answer.
+const AcceptLate Kind = "accept_late"
+
+// everyEndpoint as On stands for all of HTTP.
+const everyEndpoint = "*"
 
 var (
 	answerFaults = []Kind{DropBeforeAccept, RateLimited, ErrorAnswer, AcceptThenDrop, AcceptThen502, AcceptAnswerLate, Code0WithoutData}
-	rowFaults    = []Kind{RemarkNotEchoed, UpperCaseMethod, FeeAssetVariant, ListLate}
+	socketFaults = []Kind{DropBeforeAccept, ErrorAnswer, AcceptThenDrop}
 	matchable    = []string{"account", "ccy", "chain", "to_address", "withdraw_method", "memo", "amount", "remark", "withdraw_id", "status", "page", "type"}
 )
 
@@ -75,8 +84,11 @@ var (
 func (s *Sandbox) Inject(f Fault) error {
 	if f.On == "" {
 		f.On = withdrawRoute
+		if f.Fault == CancelFails {
+			f.On = cancelRoute
+		}
 	}
-	if f.Times == 0 {
+	if f.Times == 0 && f.Rate == 0 {
 		f.Times = 1
 	}
 	if f.Fault == RateLimited {
@@ -99,20 +111,27 @@ func (f *Fault) check() error {
 		return fault.New(fault.Invalid, "sandbox_fault_malformed", detail, fix)
 	}
 	_, served := routes[f.On]
-	onRow := slices.Contains(rowFaults, f.Fault)
+	onSocket := slices.Contains(socketRoutes, f.On)
+	onRow, onAnswer := rowFaults[f.Fault] != nil, slices.Contains(answerFaults, f.Fault)
 	switch {
-	case !onRow && !slices.Contains(answerFaults, f.Fault):
-		return no(fmt.Sprintf("there is no fault %q", f.Fault), fmt.Sprintf("use one of %v or %v", answerFaults, rowFaults))
-	case !served:
-		return no(fmt.Sprintf("the sandbox does not serve %q", f.On), `write on as "POST /assets/withdraw"`)
-	case onRow && f.On != withdrawRoute && f.On != listRoute:
-		return no(fmt.Sprintf("%s answers no withdrawals", f.On), fmt.Sprintf("use %s on %s or %s", f.Fault, withdrawRoute, listRoute))
+	case !onRow && !onAnswer && f.Fault != AcceptLate:
+		return no(fmt.Sprintf("there is no fault %q", f.Fault), fmt.Sprintf("use one of %v", Kinds()))
+	case onSocket && !slices.Contains(socketFaults, f.Fault):
+		return no(fmt.Sprintf("%s does not happen to a websocket", f.Fault), fmt.Sprintf("use one of %v on %s", socketFaults, f.On))
+	case onSocket && f.Fault == ErrorAnswer && f.Code == 0:
+		return no("an error of a websocket has a code", `send code, such as 23001; on futures 33001`)
+	case !served && !onSocket && f.On != everyEndpoint:
+		return no(fmt.Sprintf("the sandbox does not serve %q", f.On), `write on as "POST /assets/withdraw" or "WS /spot server.sign"`)
+	case onRow && !slices.Contains(rowFaults[f.Fault], f.On):
+		return no(fmt.Sprintf("%s does not happen on %s", f.Fault, f.On), fmt.Sprintf("use it on one of %q", rowFaults[f.Fault]))
 	case f.Times < 0 || f.Reads < 0 || f.Delay < 0 || f.Code < 0:
 		return no("times, reads, delay and code are never negative", "leave out what you do not need")
-	case f.Fault == ListLate && (f.On != withdrawRoute || (f.Reads > 0) == (f.Delay > 0)):
-		return no("list_late belongs to POST /assets/withdraw and takes either reads or delay", `send {"fault":"list_late","reads":3}`)
-	case f.Fault == AcceptAnswerLate && f.Delay == 0:
-		return no("accept_answer_late takes a delay", `send {"fault":"accept_answer_late","delay":"20s"}`)
+	case f.Rate < 0 || f.Rate >= 1 || f.Rate == 0 && f.Seed != 0:
+		return no("rate is above 0 and below 1, and seed belongs to it", `send {"fault":"accept_then_drop","rate":0.1,"seed":7}`)
+	case f.Fault == ListLate && (f.Reads > 0) == (f.Delay > 0):
+		return no("list_late takes either reads or delay", `send {"fault":"list_late","reads":3}`)
+	case (f.Fault == AcceptAnswerLate || f.Fault == AcceptLate) && f.Delay == 0:
+		return no(fmt.Sprintf("%s takes a delay", f.Fault), fmt.Sprintf(`send {"fault":%q,"delay":"20s"}`, f.Fault))
 	}
 	for name := range f.Match {
 		if !slices.Contains(matchable, name) {
@@ -120,6 +139,12 @@ func (f *Fault) check() error {
 		}
 	}
 	return nil
+}
+
+// Kinds are all faults that there are.
+func Kinds() []Kind {
+	kinds := append([]Kind{AcceptLate}, answerFaults...)
+	return slices.Sorted(slices.Values(slices.AppendSeq(kinds, maps.Keys(rowFaults))))
 }
 
 // accepts tells whether the request is carried out before the fault strikes.
@@ -136,7 +161,7 @@ func (f *Fault) accepts() bool {
 
 // fits tells whether the fault waits for this request.
 func (f *Fault) fits(c *call) bool {
-	if f.On != c.route {
+	if f.On != c.route && (f.On != everyEndpoint || strings.HasPrefix(c.route, "WS ")) {
 		return false
 	}
 	for name, want := range f.Match {
@@ -169,12 +194,52 @@ func (c *call) parameter(name string) string {
 	return string(body[name])
 }
 
+// strikes tells whether the fault is for this request. One with a rate draws a
+// lot each time it is asked of a request that fits.
+func (s *Sandbox) strikes(f *Fault, c *call) bool {
+	switch {
+	case !f.fits(c):
+		return false
+	case f.Rate == 0:
+		return true
+	}
+	f.Drawn++
+	s.dirty = true
+	return rand.New(rand.NewPCG(f.Seed, f.Drawn)).Float64() < f.Rate
+}
+
+// waiting is the queue as this request finds it: a magic amount puts one more
+// fault at its end.
+func (s *Sandbox) waiting(c *call) []*Fault {
+	if f := magic(c); f != nil {
+		return append(slices.Clip(s.state.Faults), f)
+	}
+	return s.state.Faults
+}
+
 // answerFault is the first fault in the queue that spoils the answer to this
 // call. It stays in the queue until spendFault.
 func (s *Sandbox) answerFault(c *call) *Fault {
-	for _, f := range s.state.Faults {
-		if slices.Contains(answerFaults, f.Fault) && f.fits(c) {
+	for _, f := range s.waiting(c) {
+		if slices.Contains(answerFaults, f.Fault) && s.strikes(f, c) {
 			return f
+		}
+	}
+	return nil
+}
+
+// delayed uses up an accept_late that fits a request, and returns when the
+// request arrives; nil is now. Nobody has checked the signature yet, so the
+// account is the one that the key belongs to.
+func (s *Sandbox) delayed(r *http.Request, name string, body []byte) *deadline {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a, _ := s.key(r.Header.Get("X-COINEX-KEY"))
+	c := &call{route: name, account: a, query: r.URL.Query(), body: body, now: s.now()}
+	for _, f := range s.waiting(c) {
+		if f.Fault == AcceptLate && s.strikes(f, c) {
+			s.held++
+			return s.deadline(c.now, time.Duration(s.spendFault(f).Delay)) // the file learns of it with the next change
 		}
 	}
 	return nil
@@ -183,71 +248,15 @@ func (s *Sandbox) answerFault(c *call) *Fault {
 // spendFault uses a fault up once. It returns a copy, which nobody changes
 // while the answer is on its way.
 func (s *Sandbox) spendFault(f *Fault) *Fault {
-	f.Times--
-	if f.Times == 0 {
-		s.state.Faults = slices.DeleteFunc(s.state.Faults, func(g *Fault) bool { return g == f })
+	if f.Times > 0 { // 0 has no end
+		f.Times--
+		if f.Times == 0 {
+			s.state.Faults = slices.DeleteFunc(s.state.Faults, func(g *Fault) bool { return g == f })
+		}
 	}
 	s.dirty = true
 	spent := *f
 	return &spent
-}
-
-// Quirks are the row faults that a withdrawal shows.
-type Quirks struct {
-	RemarkNotEchoed bool      `json:"remark_not_echoed,omitempty"`
-	UpperCaseMethod bool      `json:"upper_case_method,omitempty"`
-	FeeAssetVariant bool      `json:"fee_asset_variant,omitempty"`
-	HiddenReads     int       `json:"hidden_reads,omitempty"`
-	HiddenUntil     time.Time `json:"hidden_until,omitzero"`
-}
-
-// takeQuirks uses up the first fault of each row kind that fits the call.
-func (s *Sandbox) takeQuirks(c *call) Quirks {
-	var q Quirks
-	for _, kind := range rowFaults {
-		i := slices.IndexFunc(s.state.Faults, func(f *Fault) bool { return f.Fault == kind && f.fits(c) })
-		if i < 0 {
-			continue
-		}
-		f := s.spendFault(s.state.Faults[i])
-		switch kind {
-		case RemarkNotEchoed:
-			q.RemarkNotEchoed = true
-		case UpperCaseMethod:
-			q.UpperCaseMethod = true
-		case FeeAssetVariant:
-			q.FeeAssetVariant = true
-		case ListLate:
-			q.HiddenReads = f.Reads
-			if f.Delay > 0 {
-				q.HiddenUntil = c.now.Add(time.Duration(f.Delay))
-			}
-		}
-	}
-	return q
-}
-
-// with joins the quirks of an answer with those of a row in it.
-func (q Quirks) with(own Quirks) Quirks {
-	own.RemarkNotEchoed = own.RemarkNotEchoed || q.RemarkNotEchoed
-	own.UpperCaseMethod = own.UpperCaseMethod || q.UpperCaseMethod
-	own.FeeAssetVariant = own.FeeAssetVariant || q.FeeAssetVariant
-	return own
-}
-
-// spoil shows the quirks in a row.
-func (q Quirks) spoil(r row) row {
-	if q.RemarkNotEchoed {
-		r.Remark = ""
-	}
-	if q.UpperCaseMethod {
-		r.WithdrawMethod = strings.ToUpper(r.WithdrawMethod)
-	}
-	if q.FeeAssetVariant {
-		fee := r.TxFee
-		r.FeeAsset, r.FeeAmount, r.FeeCcy = r.FeeCcy, &fee, ""
-	}
-	return r
 }
 
 // deliver sends the answer the way the fault wants it.
@@ -273,7 +282,7 @@ func (p reply) deliver(w http.ResponseWriter, r *http.Request) {
 		case <-r.Context().Done(): // nobody waits any more
 		}
 	case RateLimited:
-		p.limited, p.left = true, 0
+		p.quota = p.quota.empty()
 		p.write(w)
 	default:
 		p.write(w)

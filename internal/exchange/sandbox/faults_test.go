@@ -289,6 +289,15 @@ func TestFaultsThatCouldNeverHappenAreRefused(t *testing.T) {
 		{Fault: sandbox.ListLate, Reads: 1, Delay: 1},
 		{Fault: sandbox.ListLate, Reads: 1, On: "GET /assets/withdraw"},
 		{Fault: sandbox.AcceptAnswerLate},
+		{Fault: sandbox.AcceptLate},
+		{Fault: sandbox.ErrorAnswer, Rate: 1},
+		{Fault: sandbox.ErrorAnswer, Rate: -0.1},
+		{Fault: sandbox.ErrorAnswer, Seed: 7},
+		{Fault: sandbox.CancelFails, On: "GET /assets/withdraw"},
+		{Fault: sandbox.RemarkNotEchoed, On: "*"},
+		{Fault: sandbox.AcceptThen502, On: "WS /spot server.sign"},
+		{Fault: sandbox.ErrorAnswer, On: "WS /spot server.sign"},
+		{Fault: sandbox.ErrorAnswer, On: "WS /spot position.subscribe", Code: 23001},
 		{Fault: sandbox.ErrorAnswer, Match: map[string]string{"adress": "x"}},
 	} {
 		if b.Inject(f) == nil {
@@ -298,4 +307,264 @@ func TestFaultsThatCouldNeverHappenAreRefused(t *testing.T) {
 	if got := b.State().Faults; len(got) != 0 {
 		t.Errorf("faults waiting: %+v", got)
 	}
+}
+
+// within sends a request from another goroutine and returns when the sandbox
+// holds it back.
+func (b *bench) within(ctx context.Context, r *http.Request) <-chan answered {
+	b.t.Helper()
+	out := make(chan answered, 1)
+	go func() {
+		a, _ := send(r.WithContext(ctx)) // no answer is an answer with the code -1
+		out <- a
+	}()
+	for b.State().Held == 0 {
+	}
+	return out
+}
+
+// A packet that is late on its way dies at T + W, wherever it was meanwhile.
+func TestFaultAcceptLate(t *testing.T) {
+	hold := func(d time.Duration) (*bench, *http.Request) {
+		b := ready(t, sandbox.Options{})
+		b.inject(sandbox.Fault{Fault: sandbox.AcceptLate, Delay: sandbox.Duration(d), Match: map[string]string{"account": "main", "amount": "10"}})
+		return b, b.signed("POST", "/v2/assets/withdraw", order("10", ""))
+	}
+	for _, c := range []struct {
+		delay  time.Duration
+		window string
+		code   int
+	}{
+		{5 * time.Second, "", 0}, {5*time.Second + time.Millisecond, "", 4017}, {2 * time.Second, "1500", 4017}, {time.Second, "1500", 0},
+	} {
+		b, r := hold(c.delay)
+		if c.window != "" {
+			r.Header.Set("X-COINEX-WINDOWTIME", c.window)
+		}
+		answer := b.within(t.Context(), r)
+		b.must(b.Advance(c.delay - 1))
+		if b.made() != 0 || b.State().Held != 1 {
+			t.Error("it arrived too early")
+		}
+		b.must(b.Advance(1))
+		wantCode(t, <-answer, c.code, "")
+		if made := b.made(); (made == 1) != (c.code == 0) {
+			t.Errorf("late by %s: %d withdrawals after code %d", c.delay, made, c.code)
+		}
+		b.afterwards()
+	}
+
+	// The client hangs up; the packet arrives all the same.
+	b, r := hold(4 * time.Second)
+	ctx, hangUp := context.WithCancel(t.Context())
+	answer := b.within(ctx, r)
+	hangUp()
+	if a := <-answer; a.code() != -1 {
+		t.Errorf("an answer came: %s", a.body)
+	}
+	b.must(b.SetOffset(-time.Hour)) // a wrong clock is not passing time
+	b.must(b.SetOffset(0))
+	b.must(b.Advance(4 * time.Second))
+	for b.made() == 0 {
+	}
+
+	b, r = hold(time.Hour)
+	answer = b.within(t.Context(), r)
+	b.Close()
+	if a := <-answer; a.code() != -1 {
+		t.Errorf("an answer came: %s", a.body)
+	}
+}
+
+// A fault with a rate strikes the same requests each time it has the same
+// seed, and no restart changes that.
+func TestFaultsByRate(t *testing.T) {
+	const n = 200
+	struck := func(f sandbox.Fault, restart bool) string {
+		path := t.TempDir() + "/state.json"
+		b := ready(t, sandbox.Options{NoRateLimit: true, StatePath: path})
+		b.must(b.SetBalance("", "USDT", "100000000"))
+		b.inject(f)
+		var out strings.Builder
+		for i := range n {
+			if restart && i == n/2 {
+				b = open(t, sandbox.Options{NoRateLimit: true, StatePath: path})
+			}
+			out.WriteString(map[bool]string{true: "x", false: "."}[b.withdraw(order("10", "")).code() == 4002])
+		}
+		return out.String()
+	}
+	f := sandbox.Fault{Fault: sandbox.ErrorAnswer, Code: 4002, Rate: 0.25, Seed: 7}
+	first := struck(f, false)
+	if hits := strings.Count(first, "x"); hits < 30 || hits > 70 {
+		t.Errorf("%d of %d struck at a rate of 0.25", hits, n)
+	}
+	wantText(t, "the same seed, with a restart", struck(f, true), first)
+	f.Seed = 8
+	if struck(f, false) == first {
+		t.Error("another seed struck the same requests")
+	}
+	f.Times = 3
+	if got := strings.Count(struck(f, false), "x"); got != 3 {
+		t.Errorf("struck %d times, want 3", got)
+	}
+}
+
+func TestMagicAmounts(t *testing.T) {
+	for _, c := range []struct {
+		amount string
+		code   int // -1 for no answer, -2 for no JSON
+		made   int
+	}{
+		{"10.663310", 3310, 0}, {"10.66331", 3310, 0}, {"10.664002", 4002, 0}, {"10.674002", 4002, 1}, {"10.660213", 213, 0}, {"10.664213", 4213, 0},
+		{"10.680001", -1, 0}, {"10.680002", -1, 1}, {"10.680003", -2, 1}, {"10.680006", 0, 1},
+		{"10.66", 0, 1}, {"10.660000", 0, 1}, {"10.67", 0, 1}, {"10.68", 0, 1}, {"10.661234", 0, 1}, {"10.680099", 0, 1}, {"10.654002", 0, 1},
+	} {
+		b := ready(t, sandbox.Options{})
+		got := -1
+		if a, err := send(b.signed("POST", "/v2/assets/withdraw", order(c.amount, "tag"))); err == nil {
+			if got = a.code(); got == -1 {
+				got = -2
+			}
+		}
+		if got != c.code || b.made() != c.made {
+			t.Errorf("%s: code %d and %d withdrawals, want %d and %d", c.amount, got, b.made(), c.code, c.made)
+		}
+		b.afterwards()
+	}
+
+	b := ready(t, sandbox.Options{})
+	wantText(t, "remark", fmt.Sprint(b.withdraw(order("10.680007", "tag")).row(t)["remark"]), "")
+	b = ready(t, sandbox.Options{})
+	b.accepted("10.680008", "")
+	for reads, want := range []int{0, 0, 0, 1} {
+		if got := len(b.get("/v2/assets/withdraw").rows(t)); got != want {
+			t.Errorf("read %d: %d rows, want %d", reads, got, want)
+		}
+	}
+	b = ready(t, sandbox.Options{})
+	b.accepted("10.680009", "")
+	if got := len(b.get("/v2/assets/withdraw").rows(t)); got != 2 {
+		t.Errorf("%d rows, want the same one twice", got)
+	}
+	b = ready(t, sandbox.Options{})
+	b.cancel(b.accepted("10.680011", ""))
+	wantText(t, "status", fmt.Sprint(b.get("/v2/assets/withdraw").rows(t)[0]["status"]), "cancellation_failed")
+	b = ready(t, sandbox.Options{})
+	wantText(t, "fee", fmt.Sprint(b.withdraw(order("10.680012", "")).row(t)["fee_asset"]), "USDT")
+
+	// Late by half a minute, both ways: here the packet dies.
+	b = ready(t, sandbox.Options{})
+	answer := b.within(t.Context(), b.signed("POST", "/v2/assets/withdraw", order("10.680005", "")))
+	b.must(b.Advance(30 * time.Second))
+	wantCode(t, <-answer, 4017, "")
+	ctx, giveUp := context.WithCancel(t.Context())
+	late := make(chan error, 1)
+	go func() {
+		_, err := send(b.signed("POST", "/v2/assets/withdraw", order("10.680004", "")).WithContext(ctx))
+		late <- err
+	}()
+	for b.made() == 0 {
+	}
+	giveUp()
+	if <-late == nil {
+		t.Error("the answer was not held back")
+	}
+}
+
+func TestFaultListTwice(t *testing.T) {
+	b := ready(t, sandbox.Options{})
+	ids := func(query string) string {
+		t.Helper()
+		var out []string
+		for _, row := range b.get("/v2/assets/withdraw?" + query).rows(t) {
+			out = append(out, fmt.Sprintf("%.0f", row["withdraw_id"]))
+		}
+		return strings.Join(out, " ")
+	}
+	b.accepted("10", "")
+	b.inject(sandbox.Fault{Fault: sandbox.ListTwice})
+	b.accepted("10", "")
+	b.accepted("10", "")
+	wantText(t, "list", ids(""), "31200003 31200002 31200002 31200001")
+	wantText(t, "first page", ids("limit=2"), "31200003 31200002") // and once more on the next
+	wantText(t, "second page", ids("limit=2&page=2"), "31200002 31200001")
+	b.inject(sandbox.Fault{Fault: sandbox.ListTwice, On: "GET /assets/withdraw"})
+	wantText(t, "one list", ids(""), "31200003 31200003 31200002 31200002 31200001 31200001")
+	wantText(t, "the next", ids(""), "31200003 31200002 31200002 31200001")
+}
+
+func TestFaultRegressStatus(t *testing.T) {
+	b := ready(t, sandbox.Options{})
+	look := func() string {
+		t.Helper()
+		row := b.get("/v2/assets/withdraw").rows(t)[0]
+		return fmt.Sprintf("%v %v %v", row["status"], row["tx_id"] != "", row["confirmations"])
+	}
+	b.inject(sandbox.Fault{Fault: sandbox.RegressStatus})
+	id := b.accepted("10", "")
+	b.must(b.SetStatus(id, "confirming"))
+	for _, want := range []string{"confirming true 0", "processing false 0", "confirming true 0", "processing false 0"} {
+		wantText(t, "row", look(), want)
+	}
+	b.must(b.SetStatus(id, "finished"))
+	wantText(t, "row", look(), "finished true 19")
+	wantText(t, "row", look(), "confirming true 0")
+	wantText(t, "the truth", string(b.status(id)), "finished")
+
+	b = ready(t, sandbox.Options{})
+	id = b.accepted("10", "")
+	b.must(b.SetStatus(id, "cancelled"))
+	b.inject(sandbox.Fault{Fault: sandbox.RegressStatus, On: "GET /assets/withdraw"})
+	wantText(t, "one list", look(), "audit_required false 0")
+	wantText(t, "the next", look(), "cancelled false 0")
+}
+
+func TestFaultCancellationFailed(t *testing.T) {
+	b := ready(t, sandbox.Options{})
+	b.inject(sandbox.Fault{Fault: sandbox.CancelFails})
+	id := b.accepted("10", "")
+	b.cancel(id)
+	wantText(t, "status", string(b.status(id)), "cancellation_failed")
+	wantText(t, "balance", b.balance("USDT"), "999987.6")
+	wantCode(t, b.post("/v2/assets/cancel-withdraw", fmt.Sprintf(`{"withdraw_id":%d}`, id)), 3639, "no longer")
+	id = b.accepted("10", "")
+	b.cancel(id)
+	wantText(t, "status of the next", string(b.status(id)), "cancelled")
+}
+
+// Every spelling that a client may meet.
+func TestVariantsOfARow(t *testing.T) {
+	for kind, want := range map[sandbox.Kind]map[string]any{
+		sandbox.LegacyStatus:    {"status": "audit"},
+		sandbox.UpperCaseStatus: {"status": "AUDIT_REQUIRED"},
+		sandbox.UnknownStatus:   {"status": "under_the_moon"},
+		sandbox.Confirmation:    {"confirmation": 0.0, "confirmations": nil},
+		sandbox.TextNumbers:     {"withdraw_id": "31200001", "created_at": "1760000000000", "confirmations": "0", "amount": "12.4"},
+		sandbox.PaddedAmounts:   {"amount": "12.40000000", "actual_amount": "10.00000000", "tx_fee": "2.40000000", "withdraw_id": 31200001.0},
+		sandbox.UnknownField:    {"status": "audit_required", "amount": "12.4"},
+	} {
+		b := ready(t, sandbox.Options{})
+		b.inject(sandbox.Fault{Fault: kind})
+		submitted := b.withdraw(order("10", "")).row(t)
+		listed := b.get("/v2/assets/withdraw").rows(t)[0]
+		for field, value := range want {
+			if submitted[field] != value || listed[field] != value {
+				t.Errorf("%s: %s is %v and listed as %v, want %v", kind, field, submitted[field], listed[field], value)
+			}
+		}
+		if (submitted["lunar_phase"] != nil) != (kind == sandbox.UnknownField) {
+			t.Errorf("%s: unknown field %v", kind, submitted["lunar_phase"])
+		}
+	}
+}
+
+// A burst of refusals may hit whatever a client asks.
+func TestFaultsOnEveryEndpoint(t *testing.T) {
+	b := ready(t, sandbox.Options{})
+	b.inject(sandbox.Fault{Fault: sandbox.RateLimited, On: "*", Times: 3})
+	wantCode(t, b.get("/v2/assets/withdraw"), 4213, "")
+	wantCode(t, b.withdraw(order("10", "")), 4213, "")
+	wantCode(t, b.do(b.plain("GET", "/v2/time", "")), 4213, "")
+	b.afterwards()
 }

@@ -36,6 +36,13 @@ var next = map[Status]Status{
 	Confirming:    Finished,
 }
 
+// before is what a list that lags behind shows of each status; Created has
+// nothing before it.
+var before = map[Status]Status{
+	Audited: AuditRequired, Processing: Audited, Confirming: Processing, Finished: Confirming,
+	Cancelled: AuditRequired, CancellationFailed: Audited, Failed: Processing,
+}
+
 // debits tells whether the account is debited while a withdrawal stands in
 // this status. Every status is in here.
 var debits = map[Status]bool{
@@ -77,12 +84,17 @@ func (w *Withdrawal) move(to Status, at time.Time) {
 	}
 	switch to {
 	case Confirming, Finished:
-		sum := sha256.Sum256(fmt.Appendf(nil, "sandbox transaction %d", w.ID))
-		w.TxID = hex.EncodeToString(sum[:])
+		w.TxID = transactionID(w.ID)
 	}
 	if to == Finished {
 		w.Confirmations = w.SafeConfirmations
 	}
+}
+
+// transactionID is what a chain would call the transaction.
+func transactionID(n int64) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "sandbox transaction %d", n))
+	return hex.EncodeToString(sum[:])
 }
 
 func (p Pace) withDefaults() Pace {
@@ -144,14 +156,14 @@ func (s *Sandbox) setStatus(w *Withdrawal, to Status, now time.Time) error {
 	a := s.state.account(w.Account)
 	switch {
 	case debits[w.Status] && !debits[to]:
-		a.book(w.Asset, "withdraw", w.Gross, now)
+		s.book(a, w.Asset, "withdraw", w.Gross, now)
 	case !debits[w.Status] && debits[to]:
 		if a.Balances[w.Asset].LessThan(w.Gross) {
 			return fault.New(fault.Refused, "sandbox_balance_short",
 				fmt.Sprintf("withdrawal %d was refunded and %s no longer has %s %s for it", w.ID, w.Account, w.Gross, w.Asset),
 				"set the balance first")
 		}
-		a.book(w.Asset, "withdraw", w.Gross.Neg(), now)
+		s.book(a, w.Asset, "withdraw", w.Gross.Neg(), now)
 	}
 	w.move(to, now)
 	s.dirty = true
@@ -187,6 +199,9 @@ func (s *Sandbox) SetOffset(offset time.Duration) error {
 	return s.do(func(time.Time) error {
 		shift := offset - time.Duration(s.state.Offset)
 		s.state.Offset = Duration(offset)
+		for l := range s.deadlines {
+			l.at = l.at.Add(shift)
+		}
 		for _, w := range s.state.Withdrawals {
 			w.Since = w.Since.Add(shift)
 			if !w.Quirks.HiddenUntil.IsZero() {

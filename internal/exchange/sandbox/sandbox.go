@@ -1,17 +1,20 @@
-// Package sandbox is a local CoinEx: the withdrawal side of API v2 as an
-// http.Handler, for the development stack and for anybody's integration tests.
+// Package sandbox is a local CoinEx: what a treasury needs of API v2, over HTTP
+// and websocket, as an http.Handler for the development stack and for anybody's
+// integration tests.
 //
 // It is the other side of the wire. It shares no code with our own client of
 // the exchange, because two ends that share code agree on their mistakes.
 // Where CoinEx publishes no answer the sandbox invents one;
 // docs/sandbox.md lists every invention.
 //
-// Nothing here runs in the background. Withdrawals move on when somebody
-// looks, as far as the sandbox's clock says they should have moved by then, so
-// a test that drives the clock sees the same thing each time.
+// Withdrawals do not move in the background. They move on when somebody looks,
+// as far as the sandbox's clock says they should have moved by then, so a test
+// that drives the clock sees the same thing each time. What waits for a moment,
+// an idle websocket or a request that arrives late, waits on the same clock.
 package sandbox
 
 import (
+	"context"
 	"encoding/json"
 	"log/slog"
 	"net/http"
@@ -66,6 +69,13 @@ type Sandbox struct {
 	auto     bool
 	limiters map[bucket]*rate.Limiter
 	requests map[string]int
+	sockets  []*socket // oldest first
+	held     int       // requests that accept_late holds back
+
+	deadlines map[*deadline]struct{}
+	looked    chan struct{} // closed when the clock may have moved, and made anew
+	alive     context.Context
+	end       context.CancelFunc
 }
 
 // Open makes a sandbox, from its state file if there is one. It fails when
@@ -82,7 +92,11 @@ func Open(o Options) (*Sandbox, error) {
 		auto:     o.Auto,
 		limiters: map[bucket]*rate.Limiter{},
 		requests: map[string]int{},
+
+		deadlines: map[*deadline]struct{}{},
+		looked:    make(chan struct{}),
 	}
+	s.alive, s.end = context.WithCancel(context.Background())
 	s.control = s.controlHandler()
 	if o.StatePath != "" {
 		if err := s.state.load(o.StatePath); err != nil {
@@ -107,11 +121,19 @@ func New(o Options) *Sandbox {
 	return s
 }
 
+// Close drops all websockets and whatever accept_late holds back. Only a
+// program that goes on after its sandbox needs it.
+func (s *Sandbox) Close() { s.end() }
+
 // ServeHTTP serves CoinEx under /v2/ and the control of the sandbox under
 // /_sandbox/. It must sit at the root of its server, because clients sign the
 // path beginning with /v2 (facts 1.3).
 func (s *Sandbox) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
+	case r.URL.Path == "/v2/spot", r.URL.Path == "/v2/spot/":
+		s.serveSocket(w, r, spot)
+	case r.URL.Path == "/v2/futures", r.URL.Path == "/v2/futures/":
+		s.serveSocket(w, r, futures)
 	case strings.HasPrefix(r.URL.Path, "/v2/"):
 		s.serveExchange(w, r)
 	case strings.HasPrefix(r.URL.Path, "/_sandbox/"):
@@ -129,6 +151,10 @@ func (s *Sandbox) do(f func(now time.Time) error) error {
 	now := s.now()
 	s.settle(now)
 	err := f(now)
+	if len(s.deadlines) > 0 {
+		close(s.looked)
+		s.looked = make(chan struct{})
+	}
 	if saveErr := s.save(); saveErr != nil {
 		slog.Error("sandbox state not saved", "err", saveErr)
 		if err == nil {
@@ -141,6 +167,39 @@ func (s *Sandbox) do(f func(now time.Time) error) error {
 // now is the time on the exchange's clock.
 func (s *Sandbox) now() time.Time {
 	return s.options.Now().UTC().Add(time.Duration(s.state.Offset))
+}
+
+// deadline is a moment that something waits for.
+type deadline struct{ at time.Time }
+
+// deadline makes one, d from now. The caller holds the lock.
+func (s *Sandbox) deadline(now time.Time, d time.Duration) *deadline {
+	l := &deadline{now.Add(d)}
+	s.deadlines[l] = struct{}{}
+	return l
+}
+
+// wait returns when the exchange's clock has reached the deadline, however the
+// clock came there: by itself, or driven. A clock of the caller's own is seen
+// to have moved when somebody looks.
+func (s *Sandbox) wait(ctx context.Context, l *deadline) error {
+	for {
+		s.mu.Lock()
+		left, looked := l.at.Sub(s.now()), s.looked
+		s.mu.Unlock()
+		if left <= 0 {
+			return nil
+		}
+		timer := time.NewTimer(left)
+		select {
+		case <-timer.C:
+		case <-looked:
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		}
+		timer.Stop()
+	}
 }
 
 // Duration is a time span that JSON spells as Go does: "300ms", "1m30s".

@@ -40,6 +40,7 @@ func open(t *testing.T, o sandbox.Options) *bench {
 	}
 	server := httptest.NewServer(sb)
 	t.Cleanup(server.Close)
+	t.Cleanup(sb.Close)
 	return &bench{Sandbox: sb, t: t, url: server.URL}
 }
 

@@ -23,19 +23,32 @@ type state struct {
 	Accounts    []*account    `json:"accounts"`
 	Assets      []*asset      `json:"assets"`
 	Withdrawals []*Withdrawal `json:"withdrawals"` // oldest first
-	Faults      []*Fault      `json:"faults"`      // next first
+	Deposits    []*Deposit    `json:"deposits,omitempty"`
+	Faults      []*Fault      `json:"faults"` // next first
+
+	Prices       map[string]decimal.Decimal `json:"prices,omitempty"` // by market
+	LongPeriods  []LongPeriod               `json:"long_periods,omitempty"`
+	Maintenance  *Maintenance               `json:"maintenance,omitempty"`
+	PositionsYet int64                      `json:"positions_yet,omitempty"` // made since the start
 }
 
 const stateVersion = 1
 
-// account is one exchange account with its spot wallet and its own API
-// whitelist (facts 3.5).
+// account is one exchange account with its wallets and its own API whitelist
+// (facts 3.5). The maps of the other wallets are nil until something is in them.
 type account struct {
 	Name      string                     `json:"name"`
 	Keys      []Key                      `json:"keys"`
-	Balances  map[string]decimal.Decimal `json:"balances"`
+	Balances  map[string]decimal.Decimal `json:"balances"` // spot
 	Whitelist []Entry                    `json:"whitelist"`
 	History   []change                   `json:"history"` // oldest first
+
+	Futures   map[string]FuturesBalance             `json:"futures,omitempty"`
+	Margin    map[string]map[string]decimal.Decimal `json:"margin,omitempty"` // by market, then asset
+	Financial map[string]decimal.Decimal            `json:"financial,omitempty"`
+	Positions []*Position                           `json:"positions,omitempty"`
+	Transfers []transferred                         `json:"transfers,omitempty"` // oldest first
+	Renewed   map[string]int                        `json:"renewed,omitempty"`   // deposit addresses given up, by asset and chain
 }
 
 // change is one row of the account history (facts 4.3).
@@ -47,11 +60,13 @@ type change struct {
 	Change    decimal.Decimal `json:"change"`
 }
 
-// book changes a balance and writes the history row for it.
-func (a *account) book(assetName, kind string, amount decimal.Decimal, now time.Time) {
+// book changes a spot balance, writes the history row for it and pushes it to
+// the websockets.
+func (s *Sandbox) book(a *account, assetName, kind string, amount decimal.Decimal, now time.Time) {
 	after := a.Balances[assetName].Add(amount)
 	a.Balances[assetName] = after
 	a.History = append(a.History, change{CreatedAt: now, Asset: assetName, Type: kind, Balance: after, Change: amount})
+	s.pushSpot(a, assetName, now)
 }
 
 // Key is one API key (facts 1.6). A zero time means no bound.
@@ -177,6 +192,7 @@ func newState() state {
 	return state{
 		Version: stateVersion,
 		NextID:  31200001,
+		Prices:  startPrices(),
 		Accounts: []*account{{
 			Name: DefaultAccount,
 			Keys: []Key{{AccessID: AccessID, SecretKey: SecretKey}},
@@ -225,6 +241,9 @@ func (st *state) load(path string) error {
 	}
 	if loaded.Version != stateVersion {
 		return unusable.Because(fmt.Errorf("version %d, want %d", loaded.Version, stateVersion))
+	}
+	if loaded.Prices == nil { // the file of a sandbox that had no markets yet
+		loaded.Prices = startPrices()
 	}
 	*st = loaded
 	return nil

@@ -22,10 +22,12 @@ type answer struct {
 	Data       any         `json:"data"`
 	Message    string      `json:"message"`
 	Pagination *pagination `json:"pagination,omitempty"`
+	// Paginatation is Pagination on the one list that spells it so (facts 2.1).
+	Paginatation *pagination `json:"paginatation,omitempty"`
 }
 
 type pagination struct {
-	Total   int  `json:"total"`
+	Total   *int `json:"total,omitempty"` // some lists have none
 	HasNext bool `json:"has_next"`
 }
 
@@ -44,28 +46,43 @@ func refuse(code int, detail string) *answer {
 	return &answer{Code: code, Data: struct{}{}, Message: message}
 }
 
-// messages are CoinEx's words where they are published (facts 2.4).
+// messages are CoinEx's words where they are published (facts 2.4). Every code
+// that a client may meet is here, also those that only a fault gives.
 var messages = map[int]string{
-	0:    "OK",
-	213:  "Please don't try too frequently.",
-	3008: "service busy, please try again later",
-	3109: "balance not enough",
-	3127: "amount below the minimum",
-	3310: "Invalid Withdrawal Address",
-	3639: "Invalid Parameter",
-	4001: "service unavailable, please try again later",
-	4002: "service request timed out",
-	4003: "internal error",
-	4004: "parameter error",
-	4005: "access_id not exist",
-	4006: "signature incorrect",
-	4007: "ip not allowed",
-	4008: "X-COINEX-SIGN missing or malformed",
-	4009: "wrong request method",
-	4010: "request expired",
-	4011: "user forbidden",
-	4017: "signature expired",
-	4213: "Please don't try too frequently.",
+	0:     "OK",
+	213:   "Please don't try too frequently.",
+	227:   "Tonce check error, correct tonce should be within one minute of the current time",
+	3007:  "Service is not available during funding fee settlement",
+	3008:  "service busy, please try again later",
+	3109:  "balance not enough",
+	3127:  "amount below the minimum",
+	3157:  "service has been stopped in this market",
+	3310:  "Invalid Withdrawal Address",
+	3600:  "order not found",
+	3606:  "price difference too large",
+	3639:  "Invalid Parameter",
+	4001:  "service unavailable, please try again later",
+	4002:  "service request timed out",
+	4003:  "internal error",
+	4004:  "parameter error",
+	4005:  "access_id not exist",
+	4006:  "signature incorrect",
+	4007:  "ip not allowed",
+	4008:  "X-COINEX-SIGN missing or malformed",
+	4009:  "wrong request method",
+	4010:  "request expired",
+	4011:  "user forbidden",
+	4017:  "signature expired",
+	4018:  "endpoint deprecated",
+	4115:  "user prohibited from trading",
+	4117:  "trading prohibited in this market",
+	4123:  "rate limit triggered",
+	4130:  "futures trading prohibited",
+	4158:  "trading prohibited",
+	4159:  "API trading unavailable in this market",
+	4213:  "Please don't try too frequently.",
+	4512:  "insufficient sub-account permissions",
+	11005: "Signature Incorrect",
 }
 
 // route is one endpoint. A group makes it a signed one and names its quota.
@@ -78,24 +95,40 @@ const (
 	groupModify  = "modify spot account"
 	groupQuery   = "query spot account"
 	groupHistory = "query spot account history"
+	groupFutures = "query futures account"
 )
 
 // withdrawRoute is the one that moves money, and the one faults are for
 // unless they say otherwise.
 const (
 	withdrawRoute = "POST /assets/withdraw"
+	cancelRoute   = "POST /assets/cancel-withdraw"
 	listRoute     = "GET /assets/withdraw"
 )
 
 // routes are the endpoints by method and path below /v2.
 var routes = map[string]route{
 	withdrawRoute:                             {groupModify, (*Sandbox).withdraw},
-	"POST /assets/cancel-withdraw":            {groupModify, (*Sandbox).cancelWithdraw},
+	cancelRoute:                               {groupModify, (*Sandbox).cancelWithdraw},
 	listRoute:                                 {groupHistory, (*Sandbox).listWithdrawals},
+	"POST /assets/transfer":                   {groupModify, (*Sandbox).transfer},
+	"GET /assets/transfer-history":            {groupHistory, (*Sandbox).transferHistory},
+	"GET /assets/deposit-address":             {groupQuery, (*Sandbox).depositAddress},
+	"POST /assets/renewal-deposit-address":    {groupModify, (*Sandbox).renewDepositAddress},
+	"GET /assets/deposit-history":             {groupHistory, (*Sandbox).depositHistory},
 	"GET /assets/spot/balance":                {groupQuery, (*Sandbox).spotBalance},
+	"GET /assets/futures/balance":             {groupFutures, (*Sandbox).futuresBalance},
+	"GET /assets/margin/balance":              {groupQuery, (*Sandbox).marginBalance},
+	"GET /assets/financial/balance":           {groupQuery, (*Sandbox).financialBalance},
 	"GET /assets/spot/transcation-history":    {groupHistory, (*Sandbox).history}, // CoinEx spells it so
+	"GET /futures/pending-position":           {groupFutures, (*Sandbox).pendingPosition},
 	"GET /assets/deposit-withdraw-config":     {"", (*Sandbox).config},
 	"GET /assets/all-deposit-withdraw-config": {"", (*Sandbox).allConfig},
+	"GET /assets/info":                        {"", (*Sandbox).assetInfo},
+	"GET /spot/market":                        {"", (*Sandbox).spotMarket},
+	"GET /spot/ticker":                        {"", (*Sandbox).spotTicker},
+	"GET /futures/market":                     {"", (*Sandbox).futuresMarket},
+	"GET /futures/ticker":                     {"", (*Sandbox).futuresTicker},
 	"GET /ping":                               {"", (*Sandbox).ping},
 	"GET /time":                               {"", (*Sandbox).time},
 	"GET /maintain/info":                      {"", (*Sandbox).maintenance},
@@ -115,8 +148,7 @@ type call struct {
 // reply is what goes back: a finished answer and the fault that spoils it.
 type reply struct {
 	payload []byte
-	limited bool // carries the rate-limit headers
-	left    int
+	quota   *quota // shown in the headers of signed answers
 	fault   *Fault
 }
 
@@ -143,18 +175,51 @@ func (s *Sandbox) serveExchange(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "bad request", http.StatusBadRequest)
 		return
 	}
+	if arrival := s.delayed(r, name, body); arrival != nil {
+		s.serveLate(w, r, name, body, arrival)
+		return
+	}
+	s.carryOut(r, name, body)(w, r)
+}
+
+// carryOut takes a request that has arrived, and returns how to answer it.
+func (s *Sandbox) carryOut(r *http.Request, name string, body []byte) http.HandlerFunc {
 	var out reply
-	err = s.do(func(now time.Time) error {
+	err := s.do(func(now time.Time) error {
 		out = s.answer(r, name, body, now)
 		return nil
 	})
 	if err != nil {
 		// What was done stands, as it does when a real exchange breaks after
 		// the act; the client must not read this as a refusal.
-		http.Error(w, "the sandbox cannot write its state file", http.StatusInternalServerError)
-		return
+		return func(w http.ResponseWriter, r *http.Request) {
+			http.Error(w, "the sandbox cannot write its state file", http.StatusInternalServerError)
+		}
 	}
-	out.deliver(w, r)
+	return out.deliver
+}
+
+// serveLate lets a request arrive later than it was sent. The client may hang
+// up meanwhile: a packet on its way arrives all the same.
+func (s *Sandbox) serveLate(w http.ResponseWriter, r *http.Request, name string, body []byte, arrival *deadline) {
+	answered := make(chan http.HandlerFunc, 1)
+	go func() {
+		err := s.wait(s.alive, arrival)
+		s.mu.Lock()
+		delete(s.deadlines, arrival)
+		s.held--
+		s.mu.Unlock()
+		if err == nil {
+			answered <- s.carryOut(r, name, body)
+		}
+	}()
+	select {
+	case write := <-answered:
+		write(w, r)
+	case <-r.Context().Done():
+	case <-s.alive.Done():
+		drop(w)
+	}
 }
 
 // answer takes a request from the signature to the finished answer.
@@ -170,13 +235,10 @@ func (s *Sandbox) answer(r *http.Request, name string, body []byte, now time.Tim
 			return reply{payload: encode(refused)}
 		}
 		c.account = a
-		if !s.options.NoRateLimit {
-			var ok bool
-			out.limited = true
-			if out.left, ok = s.spend(a, rt.group, now); !ok {
-				out.payload = encode(refuse(4213, ""))
-				return out
-			}
+		var ok bool
+		if out.quota, ok = s.spend(a, rt.group, now); !ok {
+			out.payload = encode(refuse(4213, ""))
+			return out
 		}
 	}
 	query, err := url.ParseQuery(r.URL.RawQuery)
@@ -207,7 +269,7 @@ func (s *Sandbox) answer(r *http.Request, name string, body []byte, now time.Tim
 }
 
 // encode makes the bytes of an answer while the state cannot change under it.
-func encode(a *answer) []byte {
+func encode(a any) []byte {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
@@ -220,9 +282,8 @@ func encode(a *answer) []byte {
 // write sends the answer. Business errors are HTTP 200 as well (facts 2.2).
 func (p reply) write(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "application/json")
-	if p.limited {
-		w.Header().Set("X-RateLimit-Limit", strconv.Itoa(ratePerSecond))
-		w.Header().Set("X-RateLimit-Remaining", strconv.Itoa(p.left))
+	if p.quota != nil {
+		p.quota.show(w.Header())
 	}
 	w.Write(p.payload)
 }
@@ -337,6 +398,7 @@ func (w *window) holds() bool {
 
 func (w *window) answer(rows any) answer {
 	a := succeed(rows)
-	a.Pagination = &pagination{Total: int(w.seen), HasNext: (w.seen-1)/w.limit > w.number-1}
+	total := int(w.seen)
+	a.Pagination = &pagination{Total: &total, HasNext: (w.seen-1)/w.limit > w.number-1}
 	return a
 }

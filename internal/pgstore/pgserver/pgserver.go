@@ -377,7 +377,9 @@ func tryLock(dir string, mode os.FileMode) (lock *os.File, holder int, err error
 		}
 		held, err := lockFile(f)
 		if err != nil || !held {
-			fmt.Fscan(f, &holder)
+			if _, err := fmt.Fscan(f, &holder); err != nil {
+				holder = 0 // it has not written its id yet
+			}
 			f.Close()
 			return nil, holder, err
 		}
@@ -389,7 +391,7 @@ func tryLock(dir string, mode os.FileMode) (lock *os.File, holder int, err error
 			f.Close()
 			continue
 		}
-		if err := f.Truncate(0); err == nil {
+		if err = f.Truncate(0); err == nil {
 			_, err = fmt.Fprintln(f, os.Getpid())
 		}
 		if err != nil {

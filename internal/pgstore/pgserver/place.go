@@ -178,7 +178,7 @@ func (p place) initialise(ctx context.Context, bin binaries, log *logFile, noSyn
 	cmd.Stdout, cmd.Stderr = &output, &output
 	if err := runAs(ctx, cmd, p.who); err != nil {
 		words := output.String()
-		log.file.WriteString(words)
+		fmt.Fprint(log.file, words)
 		switch {
 		case ctx.Err() != nil:
 			return failed(p, "was not set up before its caller gave up").Because(err)

@@ -183,7 +183,7 @@ func removeAbandoned() {
 	folders, _ := filepath.Glob(filepath.Join(os.TempDir(), folderPrefix+"*"))
 	for _, folder := range folders {
 		if _, err := os.Stat(filepath.Join(folder, "lock")); err == nil {
-			pgserver.Remove(once, folder) // another account's folders stay: not ours to remove
+			_ = pgserver.Remove(once, folder) // another account's folders stay: not ours to remove
 		}
 	}
 }

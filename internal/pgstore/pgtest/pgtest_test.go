@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	osexec "os/exec"
 	"path/filepath"
@@ -25,7 +26,7 @@ func TestMain(m *testing.M) {
 		tests = func() int { panic("as a test does") }
 	case "hangs":
 		tests = func() int {
-			os.Stdout.WriteString(server.URL(pgserver.Superuser, "postgres") + "\n")
+			fmt.Fprintln(os.Stdout, server.URL(pgserver.Superuser, "postgres"))
 			select {}
 		}
 	case "fails":

@@ -5,10 +5,12 @@ package worker
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"sync"
 	"time"
 
@@ -21,6 +23,7 @@ import (
 	"sluice/internal/approval"
 	"sluice/internal/audit"
 	"sluice/internal/config"
+	"sluice/internal/doctor"
 	"sluice/internal/exchange"
 	"sluice/internal/exchange/coinex"
 	"sluice/internal/httpapi"
@@ -38,7 +41,9 @@ type Config struct {
 	CoinexURL     string
 	AccessID      config.Secret
 	SecretKey     config.Secret
-	CheckpointKey config.Secret // note signer, as `sluice key` makes it
+	Key           doctor.Key           // what people say of the exchange key
+	Keys          func() (Keys, error) // the keys as they are set now; nil: they stay as they are
+	CheckpointKey config.Secret        // note signer, as `sluice key` makes it
 	Relying       approval.Relying
 	Settings      submit.Settings
 }
@@ -46,17 +51,18 @@ type Config struct {
 // ReadConfig reads a worker's settings from an environment.
 func ReadConfig(getenv func(string) string) (Config, error) {
 	r := config.Read(getenv)
+	keys, err := readKeys(getenv)
 	c := Config{
 		DatabaseURL: r.DatabaseURL(), Listen: r.Text("SLUICE_LISTEN", ""),
 		Account: r.Text("SLUICE_ACCOUNT", "main"), CoinexURL: r.Text("SLUICE_COINEX_URL", "https://api.coinex.com"),
-		AccessID: r.Secret("SLUICE_COINEX_ACCESS_ID"), SecretKey: r.Secret("SLUICE_COINEX_SECRET_KEY"),
+		AccessID: keys.AccessID, SecretKey: keys.SecretKey, Key: keys.About, Keys: func() (Keys, error) { return readKeys(getenv) },
 		CheckpointKey: r.Secret("SLUICE_CHECKPOINT_KEY"), Relying: r.Relying(),
 		Settings: submit.Settings{
 			Quiet: r.Duration("SLUICE_QUIET_PERIOD", submit.Defaults.Quiet), Sweep: r.Duration("SLUICE_SWEEP", submit.Defaults.Sweep),
 			Refresh: r.Duration("SLUICE_REFRESH", submit.Defaults.Refresh), Lease: r.Duration("SLUICE_LEASE", submit.Defaults.Lease),
 		},
 	}
-	return c, r.Err()
+	return c, errors.Join(r.Err(), err)
 }
 
 // Options are what `sluice dev` adds and tests replace.
@@ -71,10 +77,14 @@ type Worker struct {
 	config   Config
 	options  Options
 	store    *pgstore.Store
-	exchange *coinex.Client
+	exchange *account
 	submit   *submit.Submitter
 	signer   *audit.Signer
 	id       uuid.UUID
+	registry *prometheus.Registry
+	metrics  *metrics
+	wallet   *wallet
+	worked   *coinex.Client // the one whose key the exchange has accepted; only refresh uses it
 }
 
 // Run works until ctx ends. It finishes or records what is in flight before it returns.
@@ -95,8 +105,12 @@ func Run(ctx context.Context, c Config, o Options) error {
 	if err != nil {
 		return fmt.Errorf("SLUICE_CHECKPOINT_KEY: %w", err)
 	}
-	w := &Worker{config: c, options: o, store: store, exchange: client, signer: signer, id: uuid.New(),
-		submit: submit.New(c.Account, client, store, c.Relying, c.Settings, o.Now, o.Log)}
+	at := newAccount(client, Keys{AccessID: c.AccessID, SecretKey: c.SecretKey, About: c.Key})
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	w := &Worker{config: c, options: o, store: store, exchange: at, signer: signer, id: uuid.New(),
+		registry: registry, metrics: newMetrics(registry), wallet: newWallet(),
+		submit: submit.New(c.Account, at, store, c.Relying, c.Settings, o.Now, o.Log)}
 
 	var parts sync.WaitGroup
 	defer parts.Wait()
@@ -128,9 +142,8 @@ func (w *Worker) serve(ctx context.Context, parts *sync.WaitGroup, cancel contex
 			return err
 		}
 	}
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	ops := httpapi.NewOps(httpapi.Ops{Log: w.options.Log, Registry: registry, Ready: w.store.CurrentSchema, Now: w.options.Now})
+	w.options.Log.InfoContext(ctx, "worker answers health checks", "address", listener.Addr().String())
+	ops := httpapi.NewOps(httpapi.Ops{Log: w.options.Log, Registry: w.registry, Ready: w.store.CurrentSchema, Now: w.options.Now})
 	parts.Go(func() {
 		if err := process.Serve(ctx, listener, httpapi.NewServer(ops, w.options.Log)); err != nil {
 			cancel(err)
@@ -168,6 +181,8 @@ func (w *Worker) work(ctx context.Context, lease pgstore.LeaseOf) {
 	parts.Go(func() { defer lose(); w.renew(ctx, lease) })
 	parts.Go(func() { w.every(ctx, w.config.Settings.Refresh, "read the exchange", w.refresh) })
 	parts.Go(func() { w.every(ctx, w.config.Settings.Sweep, "sweep", w.submit.Sweep) })
+	parts.Go(func() { w.watch(ctx) })
+	parts.Go(func() { w.every(ctx, time.Second, "write the futures wallet", w.writeFutures) })
 	if err := w.jobs(ctx, lease); err != nil {
 		log.ErrorContext(ctx, "jobs cannot run", "error", err)
 	}
@@ -199,7 +214,7 @@ func (w *Worker) renew(ctx context.Context, lease pgstore.LeaseOf) {
 // submissions of an account are serial, which the exchange's limits ask for.
 func (w *Worker) jobs(ctx context.Context, lease pgstore.LeaseOf) error {
 	workers := river.NewWorkers()
-	river.AddWorker(workers, &submitWorker{submit: w.submit, lease: lease})
+	river.AddWorker(workers, &submitWorker{worker: w, lease: lease})
 	client, err := river.NewClient(riverpgxv5.New(w.store.Pool), &river.Config{
 		Queues:  map[string]river.QueueConfig{withdraw.Queue(lease.Account): {MaxWorkers: 1}},
 		Workers: workers, Logger: w.options.Log, MaxAttempts: 1,
@@ -223,7 +238,7 @@ func (w *Worker) jobs(ctx context.Context, lease pgstore.LeaseOf) error {
 
 type submitWorker struct {
 	river.WorkerDefaults[withdraw.SubmitJob]
-	submit *submit.Submitter
+	worker *Worker
 	lease  pgstore.LeaseOf
 }
 
@@ -234,31 +249,29 @@ func (s *submitWorker) Work(ctx context.Context, job *river.Job[withdraw.SubmitJ
 	if err != nil {
 		return river.JobCancel(err)
 	}
-	return s.submit.Submit(ctx, s.lease, id)
+	s.worker.exchange.sending.RLock()
+	defer s.worker.exchange.sending.RUnlock()
+	began := s.worker.options.Now()
+	err = s.worker.submit.Submit(ctx, s.lease, id)
+	s.worker.keepTraces(context.WithoutCancel(ctx), id, began)
+	return err
 }
 
-// refresh mirrors the exchange's configuration, balances and clock into the database,
-// where the api reads them with their age.
-func (w *Worker) refresh(ctx context.Context) error {
-	chains, err := w.exchange.Config(ctx, "")
-	if err != nil {
-		return err
+// keepTraces keeps what went over the wire for a withdrawal, for the exchange's support
+// (FAQ, last lines). It is evidence beside the outcome, which is recorded already.
+func (w *Worker) keepTraces(ctx context.Context, id uuid.UUID, began time.Time) {
+	for _, e := range w.exchange.now().Exchanges() {
+		if e.Method != http.MethodPost || e.At.Before(began.Truncate(time.Millisecond)) {
+			continue
+		}
+		trace, err := json.Marshal(e)
+		if err == nil {
+			err = w.store.KeepTrace(ctx, id, []byte(e.RequestBody), trace)
+		}
+		if err != nil {
+			w.options.Log.WarnContext(ctx, "the trace of a submission was not kept", "withdrawal", id, "error", err)
+		}
 	}
-	if err := w.store.WriteChains(ctx, w.config.Account, chains, w.options.Now()); err != nil {
-		return err
-	}
-	balances, err := w.exchange.Balances(ctx)
-	if err != nil {
-		return err
-	}
-	if err := w.store.WriteBalances(ctx, w.config.Account, balances, w.options.Now()); err != nil {
-		return err
-	}
-	offset, err := w.exchange.MeasureClock(ctx)
-	if err != nil {
-		return err
-	}
-	return w.store.NoteRead(ctx, w.config.Account, "clock", clockText(offset), w.options.Now())
 }
 
 func clockText(o exchange.ClockOffset) string {
