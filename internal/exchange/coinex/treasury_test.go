@@ -69,7 +69,7 @@ func TestAllWithdrawalsWalksToTheEnd(t *testing.T) {
 	if fmt.Sprint(ids) != "[5 4 3 2 1]" || len(s.requests()) != 3 || s.requests()[2].target != "/v2/assets/withdraw?ccy=USDT&limit=2&page=3" {
 		t.Errorf("%v in %d requests", ids, len(s.requests()))
 	}
-	for w := range s.client().AllWithdrawals(t.Context(), exchange.Query{Page: 2, Limit: 2}) {
+	for w := range s.client().AllWithdrawals(t.Context(), exchange.Query{Page: 2, Limit: 2}) { //nolint:errcheck // an iterator; the loop is what is tested
 		if w.ID != 4 {
 			t.Errorf("from page 2: %d", w.ID)
 		}
@@ -147,7 +147,7 @@ func TestMovements(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	for range c.Movements(t.Context(), exchange.MovementQuery{Kind: exchange.MovedOut}) {
+	for range c.Movements(t.Context(), exchange.MovementQuery{Kind: exchange.MovedOut}) { //nolint:errcheck // an iterator; the loop is what is tested
 		break
 	}
 	for name, row := range map[string]string{"no time": `{"ccy":"USDT","change":"1"}`, "no asset": `{"created_at":1,"change":"1"}`, "no change": `{"created_at":1,"ccy":"USDT"}`, "change in words": movement(1, "some")} {

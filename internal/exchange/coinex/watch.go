@@ -160,7 +160,7 @@ func (c *Client) follow(ctx context.Context, w Wallet, topics []topic, link func
 		}
 		// Half of the pause is chance: an exchange that comes back must not meet
 		// all of its clients in the same moment.
-		rest(ctx, pause/2+rand.N(pause/2))
+		rest(ctx, pause/2+rand.N(pause/2)) //nolint:gosec // spreads reconnections; nobody gains by guessing it
 		pause = min(2*pause, longPause)
 	}
 }
@@ -194,7 +194,7 @@ func (c *Client) connect(ctx context.Context, w Wallet, topics []topic, up func(
 func (c *Client) dial(ctx context.Context, w Wallet) (*websocket.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	conn, _, err := websocket.Dial(ctx, c.socket+"/v2/"+string(w), &websocket.DialOptions{
+	conn, _, err := websocket.Dial(ctx, c.socket+"/v2/"+string(w), &websocket.DialOptions{ //nolint:bodyclose // the library closes the body of a handshake
 		HTTPClient: &http.Client{
 			Transport: c.reads,
 			// We are about to sign in: to the address that was set, and no other.

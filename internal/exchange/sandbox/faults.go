@@ -30,7 +30,7 @@ type Fault struct {
 	Times int `json:"times,omitempty"`
 	// Rate is the share of the requests that fit, above 0 and below 1, which it
 	// spoils; 0 means every one. The same Seed picks the same requests.
-	Rate float64 `json:"rate,omitempty"`
+	Rate float64 `json:"rate,omitempty"` //nolint:forbidigo // a chance, not money
 	Seed uint64  `json:"seed,omitempty"`
 	// Drawn is how many lots a Rate has drawn so far; a new fault has none.
 	Drawn uint64 `json:"drawn,omitempty"`
@@ -205,7 +205,7 @@ func (s *Sandbox) strikes(f *Fault, c *call) bool {
 	}
 	f.Drawn++
 	s.dirty = true
-	return rand.New(rand.NewPCG(f.Seed, f.Drawn)).Float64() < f.Rate
+	return rand.New(rand.NewPCG(f.Seed, f.Drawn)).Float64() < f.Rate //nolint:gosec // a seed must replay the same faults
 }
 
 // waiting is the queue as this request finds it: a magic amount puts one more

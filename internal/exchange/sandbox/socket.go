@@ -198,8 +198,8 @@ func zip(b []byte) []byte {
 	z := zippers.Get().(*gzip.Writer)
 	defer zippers.Put(z)
 	z.Reset(&out)
-	z.Write(b) // a buffer does not fail
-	z.Close()
+	z.Write(b) //nolint:errcheck // a buffer does not fail
+	z.Close()  //nolint:errcheck // a buffer does not fail
 	return out.Bytes()
 }
 

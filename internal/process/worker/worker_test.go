@@ -83,7 +83,7 @@ func newHouse(t *testing.T) *house {
 	h.must(os.Chmod(folder, 0o755)) // Postgres may run as another account
 	h.stack, err = dev.Start(t.Context(), dev.Options{Data: filepath.Join(folder, "data"), Listen: "127.0.0.1:0", Sandbox: "127.0.0.1:0",
 		Pace: sandbox.Pace{AuditRequired: time.Millisecond, Audited: time.Millisecond, Processing: time.Millisecond, Confirming: time.Millisecond},
-		Log:  slog.New(slog.NewTextHandler(io.Discard, nil))})
+		Log:  slog.New(slog.DiscardHandler)})
 	t.Cleanup(h.stack.Stop)
 	h.must(err)
 
