@@ -24,6 +24,7 @@ import (
 // a small batch. The sub-select hides the array's length from the planner: else a plan
 // made for the very array of a small batch looks cheaper than the prepared one, and
 // Postgres plans the whole join anew each time, at several times the cost of running it.
+// What is near is told only of accounts that the client may pay from.
 const readFacts = `
 WITH i AS MATERIALIZED (
     SELECT n, requester, ($2::text[])[n] AS client, ($3::bytea[])[n] AS client_key, ($4::text[])[n] AS key,
@@ -46,7 +47,8 @@ LEFT JOIN withdrawals taken ON taken.requester = i.requester AND taken.reference
 LEFT JOIN service_clients c ON c.name = i.client
 LEFT JOIN destinations d ON d.account = i.account AND d.method = i.method AND d.asset = i.asset AND d.chain = i.chain
      AND d.address = i.address AND d.memo = i.memo AND d.state <> 'removed'
-LEFT JOIN LATERAL (SELECT * FROM destinations n WHERE d.id IS NULL AND n.address = i.address AND n.state <> 'removed'
+LEFT JOIN LATERAL (SELECT * FROM destinations n WHERE d.id IS NULL AND n.address = i.address
+     AND (i.client = '' OR n.account = ANY (c.accounts)) AND n.state <> 'removed'
      LIMIT 1) near ON true
 LEFT JOIN LATERAL (SELECT * FROM exchange_chains e WHERE e.asset = i.asset AND (e.chain = i.chain OR i.method = 'inter_user')
      ORDER BY e.chain LIMIT 1) x ON true
