@@ -400,3 +400,9 @@ func roleNames(roles []identity.Role) []string {
 	}
 	return names
 }
+
+// DropDeadSessions deletes the browser sessions that have run out.
+func (s *Store) DropDeadSessions(ctx context.Context, now time.Time) error {
+	_, err := s.Pool.Exec(ctx, "DELETE FROM sessions WHERE expiry < $1", now)
+	return err
+}

@@ -90,8 +90,9 @@ func handler(ctx context.Context, c Config, o Options, store *pgstore.Store, des
 	if err != nil {
 		return nil, err
 	}
-	sessions := pgxstore.NewWithCleanupInterval(store.Pool, time.Hour)
-	context.AfterFunc(ctx, sessions.StopCleanup)
+	// Its own clean-up cannot be stopped without a data race; ours ends with ctx.
+	sessions := pgxstore.NewWithCleanupInterval(store.Pool, 0)
+	go tidySessions(ctx, store, o)
 	pages, err := web.New(web.Deps{
 		Store: store, Desk: desk, Passkeys: passkeys, Sessions: sessions, Relying: c.Relying,
 		Dev: o.Dev, Now: o.Now, Log: o.Log, Build: o.Build, Done: ctx.Done(),
@@ -105,4 +106,20 @@ func handler(ctx context.Context, c Config, o Options, store *pgstore.Store, des
 	}
 	mux.Handle("/", pages)
 	return mux, nil
+}
+
+// tidySessions deletes what nobody can use any more, every hour until ctx ends.
+func tidySessions(ctx context.Context, store *pgstore.Store, o Options) {
+	hourly := time.NewTicker(time.Hour)
+	defer hourly.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hourly.C:
+			if err := store.DropDeadSessions(ctx, o.Now()); err != nil && ctx.Err() == nil {
+				o.Log.WarnContext(ctx, "cannot delete old sessions", "error", err)
+			}
+		}
+	}
 }
