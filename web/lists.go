@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"sluice/internal/exchange"
 	"sluice/internal/pgstore"
 	"sluice/internal/policy"
 	"sluice/internal/whitelist"
@@ -88,11 +89,34 @@ func (s *site) auditPage(w http.ResponseWriter, r *http.Request) {
 	s.show(w, r, http.StatusOK, "audit", page{Title: "Audit", Nav: "audit", Live: live, Body: view})
 }
 
+// exportWhitelist is the mirror in lines, for the batch-add page of the exchange's API
+// whitelist.
+func (s *site) exportWhitelist(w http.ResponseWriter, r *http.Request) {
+	list, err := s.Store.Destinations(r.Context(), r.URL.Query().Get("account"))
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	w.Header().Set("Content-Type", "text/csv; charset=utf-8")
+	w.Header().Set("Content-Disposition", `attachment; filename="whitelist.csv"`)
+	_ = whitelist.WriteBatch(w, list) // whoever asked has gone
+}
+
 type healthView struct {
 	Reads    []aged
 	Balances []pgstore.Balance
+	Futures  []pgstore.FuturesRow
 	Leases   []leased
+	Checks   []checked
 	Alarms   []string
+}
+
+// checked are the findings of one account, those that need somebody first.
+type checked struct {
+	Account string
+	At      time.Time
+	Open    []pgstore.Finding
+	Well    []pgstore.Finding
 }
 
 type aged struct {
@@ -112,7 +136,7 @@ func (s *site) healthPage(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	now := s.Now()
-	view := healthView{Balances: h.Balances}
+	view := healthView{Balances: h.Balances, Futures: h.Futures}
 	for _, read := range h.Reads {
 		a := aged{Read: read, Old: now.Sub(read.At) > limitOf(read.What)}
 		if a.Old {
@@ -126,6 +150,21 @@ func (s *site) healthPage(w http.ResponseWriter, r *http.Request) {
 			view.Alarms = append(view.Alarms, "No worker owns account "+l.Account+", so nothing of it is sent or followed.")
 		}
 		view.Leases = append(view.Leases, x)
+	}
+	for _, f := range h.Findings {
+		if n := len(view.Checks); n == 0 || view.Checks[n-1].Account != f.Account {
+			view.Checks = append(view.Checks, checked{Account: f.Account, At: f.At})
+		}
+		c := &view.Checks[len(view.Checks)-1]
+		switch f.Standing {
+		case exchange.Broken:
+			view.Alarms = append(view.Alarms, "Account "+f.Account+": "+f.Says)
+			c.Open = append(c.Open, f)
+		case exchange.Doubtful:
+			c.Open = append(c.Open, f)
+		default:
+			c.Well = append(c.Well, f)
+		}
 	}
 	s.show(w, r, http.StatusOK, "health", page{Title: "Health", Nav: "health", Live: "*", Body: view})
 }

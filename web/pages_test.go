@@ -13,8 +13,10 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/shopspring/decimal"
 
 	"sluice/internal/approval"
+	"sluice/internal/exchange"
 	"sluice/internal/fault"
 	"sluice/internal/identity"
 	"sluice/internal/pgstore"
@@ -156,6 +158,14 @@ func TestLists(t *testing.T) {
 		Reads:    []pgstore.Read{{Account: "main", What: "config", At: now.Add(-time.Minute)}, {Account: "main", What: "balances", At: now.Add(-time.Hour)}},
 		Balances: []pgstore.Balance{{Account: "main", Asset: "USDT", Available: amount("1842250.55"), Frozen: amount("0")}},
 		Leases:   []pgstore.Lease{{Account: "main", Holder: uuid.New(), ExpiresAt: now.Add(-time.Second)}},
+		Futures: []pgstore.FuturesRow{{Account: "main", Asset: "USDT", Available: amount("50"), Equity: amount("60.25"), Unrealized: amount("-1234567.5"),
+			Reported: decimal.NewNullDecimal(amount("60"))}},
+		Findings: []pgstore.Finding{
+			{Account: "main", At: now.Add(-time.Minute), Since: now.Add(-2 * time.Hour), Finding: exchange.Finding{Check: "key", Standing: exchange.Broken, Cause: "key_expired",
+				Says: "The key may have expired.", Fix: "Renew it.", Also: []exchange.Cause{{Code: "key_deleted", Says: "Or somebody deleted it.", Fix: "Look for it."}}}},
+			{Account: "main", At: now.Add(-time.Minute), Since: now, Finding: exchange.Finding{Check: "two_factor", Standing: exchange.Doubtful, Cause: "not_confirmed", Says: "Nobody has confirmed it.", Fix: "Confirm it."}},
+			{Account: "main", At: now.Add(-time.Minute), Since: now, Finding: exchange.Finding{Check: "latency", Standing: exchange.Well, Says: "An answer takes 21ms."}},
+		},
 	}
 	b := h.as("dora")
 	expect := func(path string, wants ...string) {
@@ -175,7 +185,13 @@ func TestLists(t *testing.T) {
 	if strings.Contains(seen(b.page("/audit?action=vote.cast")), "asked for") {
 		t.Error("the filter by action does not filter")
 	}
-	expect("/health", "1842250.55 USDT", "The balances of account main were last read 1 h 0 min ago", "No worker owns account main")
+	expect("/health", "1842250.55 USDT", "The balances of account main were last read 1 h 0 min ago", "No worker owns account main",
+		"Account main: The key may have expired.", "Do: Renew it.", "Or: Or somebody deleted it. Look for it.", "Like this for 2 h 0 min", "two factor", "1 that need nobody", "An answer takes 21ms.",
+		"60.25 USDT", "-1234567.5 USDT", "-0.25 USDT")
+	lines := b.get("/whitelist/export")
+	if want := "BTC,BTC,bc1qar0srrr7xfkvy5l643lydnw9re59gtzzwf5mdq,"; !strings.Contains(lines.Body.String(), want) || strings.Contains(lines.Body.String(), "TQn9Y2khEsLJW1ChVWFMSMeRDow5KcbLSE") {
+		t.Errorf("the export lacks %s or holds what is quarantined: %s", want, lines.Body)
+	}
 	if strings.Contains(b.page("/whitelist"), "/withdrawals/new?destination") {
 		t.Error("an auditor is offered to pay")
 	}

@@ -164,6 +164,7 @@ func (s *site) handler() http.Handler {
 	pages.Handle("POST /withdrawals/{id}/vote/options", s.signedIn(s.voteOptions))
 	pages.Handle("POST /withdrawals/{id}/vote/finish", s.signedIn(s.voteFinish))
 	pages.Handle("GET /whitelist", s.signedIn(s.whitelistPage))
+	pages.Handle("GET /whitelist/export", s.signedIn(s.exportWhitelist))
 	pages.Handle("GET /audit", s.signedIn(s.auditPage))
 	pages.Handle("GET /health", s.signedIn(s.healthPage))
 	pages.Handle("GET /live", s.signedIn(s.liveStream))

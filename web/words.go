@@ -233,6 +233,7 @@ func quad(s string) []string {
 // digits cuts the whole part of an amount into thousands; rest is the last group
 // with the decimals.
 func digits(amount string) (groups []string, rest string) {
+	amount, negative := strings.CutPrefix(amount, "-") // a futures wallet can owe
 	whole, decimals, found := strings.Cut(amount, ".")
 	for len(whole) > 3 {
 		n := (len(whole)-1)%3 + 1
@@ -240,6 +241,12 @@ func digits(amount string) (groups []string, rest string) {
 	}
 	if found {
 		whole += "." + decimals
+	}
+	switch {
+	case negative && len(groups) > 0:
+		groups[0] = "-" + groups[0]
+	case negative:
+		whole = "-" + whole
 	}
 	return groups, whole
 }

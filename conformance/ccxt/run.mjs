@@ -54,6 +54,14 @@ async function check(name, run) {
   }
 }
 
+// ccxt reads websockets in callbacks of its own: what it cannot read there ends
+// here, not at the check that waits for it.
+process.on('uncaughtException', e => {
+  console.log(`FAIL  ccxt broke outside of a check\n      ${e.stack}`);
+  console.log(`${passed} passed, ${failed + 1} failed`);
+  process.exit(1);
+});
+
 // raises is strict: a subclass is another error.
 async function raises(promise, Class, words) {
   const e = await promise.then(() => assert.fail(`nothing was raised, want ${Class.name}`), e => e);

@@ -381,7 +381,10 @@ func TestFaultAcceptLate(t *testing.T) {
 func TestFaultsByRate(t *testing.T) {
 	const n = 200
 	struck := func(f sandbox.Fault, restart bool) string {
-		path := t.TempDir() + "/state.json"
+		path := ""
+		if restart { // only then: the file is written for each of so many requests
+			path = t.TempDir() + "/state.json"
+		}
 		b := ready(t, sandbox.Options{NoRateLimit: true, StatePath: path})
 		b.must(b.SetBalance("", "USDT", "100000000"))
 		b.inject(f)

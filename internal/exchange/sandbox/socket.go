@@ -189,8 +189,15 @@ func (k *socket) say(message any) {
 	}
 }
 
-// zippers are kept because each one weighs nearly a megabyte.
-var zippers = sync.Pool{New: func() any { return gzip.NewWriter(nil) }}
+// zippers are kept because each one weighs nearly a megabyte. They work at best
+// speed, which alone does not wipe that megabyte before every little message.
+var zippers = sync.Pool{New: func() any {
+	z, err := gzip.NewWriterLevel(nil, gzip.BestSpeed)
+	if err != nil {
+		panic(err) // the level is a constant that exists
+	}
+	return z
+}}
 
 // zip compresses a message by itself: every frame is a complete gzip file.
 func zip(b []byte) []byte {
