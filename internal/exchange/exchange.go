@@ -173,6 +173,12 @@ type Exchange interface {
 	Withdraw(ctx context.Context, o Order, s Signed) Outcome
 	// Withdrawals reads one page of the history.
 	Withdrawals(ctx context.Context, q Query) (Page, error)
+	// Cancel asks for a withdrawal to be cancelled. nil says only that the wish was
+	// taken; the history says what became of it. Asking again does no harm.
+	Cancel(ctx context.Context, id int64) error
+	// Debits reads from the spot wallet's history what withdrawals have taken of one
+	// asset since a time on the exchange's clock. Each Change is below zero.
+	Debits(ctx context.Context, asset string, since time.Time) ([]Movement, error)
 	// Config reads the switches, minimum, fee and precision of one asset, or of all for "".
 	Config(ctx context.Context, asset string) ([]ChainConfig, error)
 	// Balances reads the spot wallet; assets not held are missing.

@@ -131,4 +131,4 @@ func (s *Store) CurrentSchema(ctx context.Context) error {
 }
 
 // LatestMigration is the number of the newest migration in the migrations folder.
-const LatestMigration = 2
+const LatestMigration = 3

@@ -5,10 +5,12 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/shopspring/decimal"
 
 	"sluice/internal/audit"
 	"sluice/internal/canonical"
@@ -59,13 +61,25 @@ var (
 	ErrTwin   = fault.New(fault.Conflict, "twin_in_flight",
 		"another withdrawal of the same amount to the same destination waits for its answer; until then a row at the exchange could belong to either",
 		"nothing: this one follows when the other is settled")
-	ErrMoved = errMoved
+	ErrMoved  = errMoved
+	ErrFrozen = fault.New(fault.Unavailable, "frozen", "", "find out why, then thaw it: sluice thaw --help")
+	ErrFunds  = fault.New(fault.Unavailable, "funds_held", "", "fund the account, or cancel what was approved earlier; it is sent by itself when the money is there, or expires")
+	// ErrUnwanted: somebody asked for it to be cancelled while the exchange kept refusing it.
+	ErrUnwanted = fault.New(fault.Conflict, "cancelled_unsent", "it was cancelled while the exchange refused it; nothing was accepted", "ask for the payout again if it is wanted after all")
 )
 
+// Funds is what an account can spend on one payout, as just read from the exchange.
+type Funds struct {
+	Fee       decimal.Decimal // of this payout, in its asset
+	Available decimal.Decimal // of its asset
+	ReadAt    time.Time       // by our clock, before the reading: what was accepted since may be missing in it
+}
+
 // BeginAttempt writes down what is about to be sent. Only an approved withdrawal
-// without a live attempt gets past it, only under the lease of the moment, and
+// without a live attempt gets past it, that nobody wants cancelled and nothing
+// freezes, for which the money is there, only under the lease of the moment, and
 // only one caller.
-func (s *Store) BeginAttempt(ctx context.Context, l LeaseOf, p withdraw.Proposal, digest []byte, signed exchange.Signed, number int, now time.Time) (withdraw.Attempt, error) {
+func (s *Store) BeginAttempt(ctx context.Context, l LeaseOf, p withdraw.Proposal, digest []byte, signed exchange.Signed, number int, f Funds, now time.Time) (withdraw.Attempt, error) {
 	a := withdraw.Attempt{
 		ID: uuid.Must(uuid.NewV7()), WithdrawalID: p.ID, Digest: digest, Number: number, Fence: l.Fence, Account: p.Account, Asset: p.Asset,
 		Chain: p.Chain, Address: p.Address, Memo: p.Memo, Amount: p.Amount, Remark: withdraw.Remark(p.ID, number), Body: signed.Body,
@@ -83,6 +97,9 @@ func (s *Store) BeginAttempt(ctx context.Context, l LeaseOf, p withdraw.Proposal
 		}
 		if tag.RowsAffected() == 0 {
 			return errMoved
+		}
+		if err := sendable(ctx, tx, p, f, now); err != nil {
+			return err
 		}
 		tag, err = tx.Exec(ctx, `INSERT INTO attempts (id, withdrawal_id, digest, number, fence, account, asset, chain, address, memo, amount, remark,
 				body, signed_at, window_ms, outcome, created_at)
@@ -105,6 +122,47 @@ func (s *Store) BeginAttempt(ctx context.Context, l LeaseOf, p withdraw.Proposal
 		return appendEvents(ctx, tx, audit.NewEvent(now, "worker:"+p.Account, audit.SubmissionAttempted, p.ID, detail))
 	})
 	return a, err
+}
+
+// sendable tells what keeps a payout from being sent at this moment, if anything does.
+// It locks the account's lease first: attempts of an account are begun one after the
+// other, or two of them could be paid out of the same balance.
+func sendable(ctx context.Context, tx pgx.Tx, p withdraw.Proposal, f Funds, now time.Time) error {
+	if _, err := tx.Exec(ctx, "SELECT FROM account_leases WHERE account = $1 FOR UPDATE", p.Account); err != nil {
+		return fmt.Errorf("lock lease: %w", err)
+	}
+	by, err := frozen(ctx, tx, p)
+	if err != nil {
+		return err
+	}
+	if by != nil {
+		e := *ErrFrozen
+		e.Detail = fmt.Sprintf("%s is frozen by %s: %s", strings.TrimSpace(string(by.Scope)+" "+by.Subject), by.FrozenBy, by.Reason)
+		return &e
+	}
+	var unwanted bool
+	var spent, promised decimal.Decimal
+	if err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM cancel_requests WHERE withdrawal_id = $1),
+		(SELECT coalesce(sum(a.amount + o.max_fee), 0) FROM attempts a JOIN withdrawals o ON o.id = a.withdrawal_id
+			WHERE a.account = $2 AND a.asset = $3 AND (a.outcome IN ('open', 'unknown') OR (a.outcome = 'accepted' AND a.decided_at >= $4))),
+		(SELECT coalesce(sum(o.amount + o.max_fee), 0) FROM withdrawals o, (SELECT approved_at, id FROM withdrawals WHERE id = $1) mine
+			WHERE o.account = $2 AND o.asset = $3 AND o.state IN ('approved', 'submitting') AND o.expires_at > $5
+			AND (o.approved_at, o.id) < (mine.approved_at, mine.id)
+			AND NOT EXISTS (SELECT FROM attempts a WHERE a.withdrawal_id = o.id AND a.outcome IN ('open', 'unknown', 'accepted')))`,
+		p.ID, p.Account, p.Asset, f.ReadAt, now).Scan(&unwanted, &spent, &promised); err != nil {
+		return fmt.Errorf("look at the funds: %w", err)
+	}
+	if unwanted {
+		return ErrUnwanted
+	}
+	need := p.Amount.Add(f.Fee)
+	if left := f.Available.Sub(spent).Sub(promised); left.LessThan(need) {
+		e := *ErrFunds
+		e.Detail = fmt.Sprintf("it needs %s %s with the fee; of the %s in the spot wallet %s may be under way already and %s is held for what was approved earlier",
+			money.Text(need), p.Asset, money.Text(f.Available), money.Text(spent), money.Text(promised))
+		return &e
+	}
+	return nil
 }
 
 // outcomeDetail is what the record keeps of an answer.
@@ -154,6 +212,12 @@ func progress(row exchange.Withdrawal) map[string]any {
 	}
 }
 
+// How an acceptance came to be known.
+const (
+	ByAnswer       = "answer"
+	FoundInHistory = "reconciled"
+)
+
 // Accepted records that the exchange has an attempt: by its own answer, or as found
 // by reconciliation.
 func (s *Store) Accepted(ctx context.Context, a withdraw.Attempt, o exchange.Outcome, how string, now, next time.Time) error {
@@ -164,6 +228,9 @@ func (s *Store) Accepted(ctx context.Context, a withdraw.Attempt, o exchange.Out
 		}
 		set := progress(row)
 		set["next_step_at"] = next
+		if how == FoundInHistory {
+			set["listed_at"] = now
+		}
 		detail := outcomeDetail(a, o)
 		detail["exchange_id"], detail["status"], detail["how"] = row.ID, row.RawStatus, how
 		detail["net"], detail["gross"], detail["fee"] = money.Text(row.Net), money.Text(row.Gross), money.Text(row.Fee)
@@ -233,6 +300,25 @@ func (s *Store) Hold(ctx context.Context, w withdraw.Withdrawal, why *fault.Erro
 	})
 }
 
+// HoldPaid puts a withdrawal in front of a person that the exchange has made after all,
+// and follows it from there.
+func (s *Store) HoldPaid(ctx context.Context, w withdraw.Withdrawal, row exchange.Withdrawal, why *fault.Error, now time.Time) error {
+	set := progress(row)
+	set["next_step_at"], set["listed_at"] = now, now
+	return s.tx(ctx, "hold what was paid after all", func(tx pgx.Tx) error {
+		return move{id: w.ID, to: withdraw.Held, from: []withdraw.State{w.State}, reason: why, set: set,
+			actor: "worker:" + w.Account, action: audit.WithdrawalHeld, detail: canonical.Object{"exchange_id": row.ID}}.apply(ctx, tx, now)
+	})
+}
+
+// GiveUp ends a withdrawal that has no live attempt and is to have no other.
+func (s *Store) GiveUp(ctx context.Context, w withdraw.Withdrawal, why *fault.Error, now time.Time) error {
+	return s.tx(ctx, "give up", func(tx pgx.Tx) error {
+		return move{id: w.ID, to: withdraw.Failed, from: []withdraw.State{w.State}, reason: why, set: map[string]any{"next_step_at": nil},
+			actor: "worker:" + w.Account, action: "withdrawal." + string(withdraw.Failed)}.apply(ctx, tx, now)
+	})
+}
+
 // Wait leaves a withdrawal where it is and says why and until when. The record
 // hears of it once per reason, not once per look.
 func (s *Store) Wait(ctx context.Context, w withdraw.Withdrawal, why *fault.Error, now, next time.Time) error {
@@ -279,35 +365,25 @@ func (s *Store) UnsettledAttempts(ctx context.Context, account string) ([]withdr
 	return collect[withdraw.Attempt](ctx, s, "SELECT "+attemptColumns+" FROM attempts WHERE account = $1 AND outcome IN ('open', 'unknown') ORDER BY id", account)
 }
 
-// Tracked reads the withdrawals of an account that the exchange has and has not ended.
-func (s *Store) Tracked(ctx context.Context, account string) ([]withdraw.Withdrawal, error) {
-	return collect[withdraw.Withdrawal](ctx, s, "SELECT "+withdrawalColumns+` FROM withdrawals
-		WHERE account = $1 AND state IN ('submitted', 'held') AND exchange_id IS NOT NULL ORDER BY exchange_id`, account)
+// Tracked is a withdrawal that the exchange has and has not ended.
+type Tracked struct {
+	withdraw.Withdrawal
+	SignedAt time.Time `db:"signed_at"` // T of the attempt that was accepted, by the exchange's clock
 }
 
-// Claimed tells which of these exchange ids already belong to an attempt.
-func (s *Store) Claimed(ctx context.Context, account string, ids []int64) (map[int64]bool, error) {
-	rows, err := s.Pool.Query(ctx, "SELECT exchange_id FROM attempts WHERE account = $1 AND exchange_id = ANY ($2)", account, ids)
-	if err != nil {
-		return nil, fmt.Errorf("read claims: %w", err)
-	}
-	list, err := pgx.CollectRows(rows, pgx.RowTo[int64])
-	if err != nil {
-		return nil, fmt.Errorf("read claims: %w", err)
-	}
-	claimed := make(map[int64]bool, len(list))
-	for _, id := range list {
-		claimed[id] = true
-	}
-	return claimed, nil
+// Tracked reads those of an account.
+func (s *Store) Tracked(ctx context.Context, account string) ([]Tracked, error) {
+	return collect[Tracked](ctx, s, "SELECT "+withdrawalColumns+`, (SELECT max(signed_at) FROM attempts a WHERE a.withdrawal_id = w.id) AS signed_at
+		FROM withdrawals w WHERE account = $1 AND state IN ('submitted', 'held') AND exchange_id IS NOT NULL ORDER BY exchange_id`, account)
 }
 
 // NoteLook keeps what reconciliation read while it looked for an attempt, and tells how
 // many clean looks after the quiet period there have been, this one included.
-func (s *Store) NoteLook(ctx context.Context, a withdraw.Attempt, pages [][]byte, found, afterQuiet bool, at time.Time) (clean int, err error) {
+// wallet is what the wallet's history and balance said, nil where nobody asked.
+func (s *Store) NoteLook(ctx context.Context, a withdraw.Attempt, pages [][]byte, wallet []byte, found, afterQuiet bool, at time.Time) (clean int, err error) {
 	err = s.tx(ctx, "note a look", func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, `INSERT INTO attempt_reads (id, attempt_id, at, found, after_quiet, pages) VALUES ($1, $2, $3, $4, $5, $6)`,
-			uuid.Must(uuid.NewV7()), a.ID, at, found, afterQuiet, pages); err != nil {
+		if _, err := tx.Exec(ctx, `INSERT INTO attempt_reads (id, attempt_id, at, found, after_quiet, pages, wallet) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
+			uuid.Must(uuid.NewV7()), a.ID, at, found, afterQuiet, pages, wallet); err != nil {
 			return err
 		}
 		return tx.QueryRow(ctx, "SELECT count(*) FROM attempt_reads WHERE attempt_id = $1 AND after_quiet AND NOT found", a.ID).Scan(&clean)
@@ -315,17 +391,19 @@ func (s *Store) NoteLook(ctx context.Context, a withdraw.Attempt, pages [][]byte
 	return clean, err
 }
 
-// AbsenceEvidence is the SHA-256 over the pages of every look after the quiet
-// period, in order: what approvers of a fresh attempt sign that they rely on.
+// AbsenceEvidence is the SHA-256 over the SHA-256 of each page of every look after
+// the quiet period, and of what the wallet said at it, in order: what approvers of a
+// fresh attempt sign that they rely on.
 func (s *Store) AbsenceEvidence(ctx context.Context, a withdraw.Attempt) (string, error) {
-	rows, err := s.Pool.Query(ctx, "SELECT pages FROM attempt_reads WHERE attempt_id = $1 AND after_quiet ORDER BY id", a.ID)
+	rows, err := s.Pool.Query(ctx, "SELECT pages, wallet FROM attempt_reads WHERE attempt_id = $1 AND after_quiet ORDER BY id", a.ID)
 	if err != nil {
 		return "", fmt.Errorf("read absence evidence: %w", err)
 	}
 	h := sha256.New()
 	var pages [][]byte
-	if _, err := pgx.ForEachRow(rows, []any{&pages}, func() error {
-		for _, p := range pages {
+	var wallet []byte
+	if _, err := pgx.ForEachRow(rows, []any{&pages, &wallet}, func() error {
+		for _, p := range append(pages, wallet) {
 			sum := sha256.Sum256(p)
 			h.Write(sum[:])
 		}
@@ -363,6 +441,19 @@ func (s *Store) Absent(ctx context.Context, a withdraw.Attempt, fresh withdraw.P
 	})
 }
 
+// Live tells whether an attempt of a withdrawal is at the exchange, or may be.
+func (s *Store) Live(ctx context.Context, withdrawalID uuid.UUID) (bool, error) {
+	return live(ctx, s.Pool, withdrawalID)
+}
+
+func live(ctx context.Context, q querier, withdrawalID uuid.UUID) (bool, error) {
+	rows, err := q.Query(ctx, "SELECT EXISTS (SELECT FROM attempts WHERE withdrawal_id = $1 AND outcome IN ('open', 'unknown', 'accepted'))", withdrawalID)
+	if err != nil {
+		return false, fmt.Errorf("look for live attempts: %w", err)
+	}
+	return pgx.CollectExactlyOneRow(rows, pgx.RowTo[bool])
+}
+
 // Proposal reads the sealed proposal of a withdrawal's current round.
 func (s *Store) Proposal(ctx context.Context, withdrawalID uuid.UUID) ([]byte, error) {
 	var sealed []byte
@@ -384,7 +475,7 @@ func (s *Store) Progress(ctx context.Context, w withdraw.Withdrawal, row exchang
 		}
 		detail := canonical.Object{"exchange_id": row.ID, "status": row.RawStatus, "tx_id": row.TxID, "fee": money.Text(row.Fee), "net": money.Text(row.Net)}
 		if to == w.State {
-			tag, err := tx.Exec(ctx, `UPDATE withdrawals SET exchange_status = $3, fee = $4, fee_asset = $5, tx_id = $6, confirmations = $7, next_step_at = $8, updated_at = $9
+			tag, err := tx.Exec(ctx, `UPDATE withdrawals SET exchange_status = $3, fee = $4, fee_asset = $5, tx_id = $6, confirmations = $7, next_step_at = $8, updated_at = $9, listed_at = coalesce(listed_at, $9)
 				WHERE id = $1 AND state = $2`, w.ID, string(w.State), set["exchange_status"], set["fee"], set["fee_asset"], set["tx_id"], set["confirmations"], next, now)
 			if err != nil || tag.RowsAffected() == 0 || storable(row.RawStatus) == w.ExchangeStatus {
 				return err
@@ -392,6 +483,9 @@ func (s *Store) Progress(ctx context.Context, w withdraw.Withdrawal, row exchang
 			return appendEvents(ctx, tx, audit.NewEvent(now, "worker:"+w.Account, "exchange.status", w.ID, detail))
 		}
 		set["next_step_at"] = next
+		if w.ListedAt == nil {
+			set["listed_at"] = now
+		}
 		return move{id: w.ID, to: to, from: []withdraw.State{w.State}, set: set, reason: why,
 			actor: "worker:" + w.Account, action: "withdrawal." + string(to), detail: detail}.apply(ctx, tx, now)
 	})

@@ -269,7 +269,7 @@ func (s *Store) decide(ctx context.Context, tx pgx.Tx, w withdraw.Withdrawal, ve
 			detail: canonical.Object{"digest": verdict.Digest.String()}}.apply(ctx, tx, now)
 	case approval.Approved:
 		if err := (move{id: w.ID, to: withdraw.Approved, actor: "person:" + v.Person, action: audit.WithdrawalApproved,
-			set:    map[string]any{"next_step_at": now.Add(strandedAfter)},
+			set:    map[string]any{"next_step_at": now.Add(strandedAfter), "approved_at": now},
 			detail: canonical.Object{"digest": verdict.Digest.String(), "approvals": len(verdict.Approvals)}}).apply(ctx, tx, now); err != nil {
 			return err
 		}

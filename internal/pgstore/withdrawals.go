@@ -12,13 +12,14 @@ import (
 
 	"sluice/internal/audit"
 	"sluice/internal/canonical"
+	"sluice/internal/exchange"
 	"sluice/internal/fault"
 	"sluice/internal/withdraw"
 )
 
 const withdrawalColumns = `id, requester, reference, account, method, asset, chain, address, memo, amount, max_fee, purpose,
 	destination_id, state, round, digest, expires_at, reason_code, reason, fix, next_step_at, exchange_id, exchange_status,
-	fee, fee_asset, tx_id, confirmations, created_at, updated_at`
+	fee, fee_asset, tx_id, confirmations, approved_at, listed_at, cancel_asked_at, created_at, updated_at`
 
 // querier is a pool or a transaction.
 type querier interface {
@@ -234,7 +235,9 @@ func (m move) apply(ctx context.Context, tx pgx.Tx, now time.Time) error {
 	return appendEvents(ctx, tx, audit.NewEvent(now, m.actor, m.action, m.id, detail))
 }
 
-// Cancel takes a withdrawal back before anything of it can be at the exchange.
+// Cancel takes a withdrawal back as long as nothing of it can be at the exchange. From then
+// on it writes the wish down, and the worker passes it on; the withdrawal stays where
+// it is until the exchange's history says what came of it.
 func (s *Store) Cancel(ctx context.Context, id uuid.UUID, actor, reason string, now time.Time) (withdraw.Withdrawal, error) {
 	var w withdraw.Withdrawal
 	err := s.tx(ctx, "cancel", func(tx pgx.Tx) error {
@@ -242,12 +245,20 @@ func (s *Store) Cancel(ctx context.Context, id uuid.UUID, actor, reason string, 
 		if w, err = readWithdrawal(ctx, tx, id, "FOR UPDATE"); err != nil {
 			return err
 		}
-		if err := cancellable(ctx, tx, w); err != nil {
+		live, err := live(ctx, tx, w.ID)
+		if err != nil {
 			return err
 		}
-		m := move{id: id, to: withdraw.Cancelled, actor: actor, action: audit.WithdrawalCancelled,
-			reason: fault.New(fault.Conflict, "cancelled", reason, ""), set: map[string]any{"next_step_at": nil}}
-		if err := m.apply(ctx, tx, now); err != nil {
+		if live || w.ExchangeID != nil || w.State == withdraw.Submitting {
+			err = askToCancel(ctx, tx, w, actor, reason, now)
+		} else {
+			err = move{id: id, to: withdraw.Cancelled, actor: actor, action: audit.WithdrawalCancelled,
+				reason: fault.New(fault.Conflict, "cancelled", reason, ""), set: map[string]any{"next_step_at": nil}}.apply(ctx, tx, now)
+		}
+		switch {
+		case fault.Is(err, errMoved.Code):
+			return fault.New(fault.Conflict, "not_cancellable", fmt.Sprintf("a withdrawal that is %s can no longer be taken back", w.State), "read it again")
+		case err != nil:
 			return err
 		}
 		w, err = readWithdrawal(ctx, tx, id, "")
@@ -256,28 +267,26 @@ func (s *Store) Cancel(ctx context.Context, id uuid.UUID, actor, reason string, 
 	return w, err
 }
 
-// cancellable refuses when money may have left or may still leave.
-func cancellable(ctx context.Context, tx pgx.Tx, w withdraw.Withdrawal) error {
-	from := withdraw.Before(withdraw.Cancelled)
-	allowed := false
-	for _, s := range from {
-		allowed = allowed || s == w.State
+// askToCancel writes down that somebody wants cancelled what is at the exchange, or may be.
+func askToCancel(ctx context.Context, tx pgx.Tx, w withdraw.Withdrawal, actor, reason string, now time.Time) error {
+	if w.State.Final() {
+		return errMoved
 	}
-	if !allowed {
+	// Facts 3.2: possible in created, audit_required and audited.
+	if word := strings.ToLower(w.ExchangeStatus); word == string(exchange.Processing) || word == string(exchange.Confirming) || word == string(exchange.Finished) {
 		return fault.New(fault.Conflict, "not_cancellable",
-			fmt.Sprintf("a withdrawal that is %s can no longer be taken back here", w.State),
-			"read it again; once it is at the exchange, only the exchange can stop it")
+			fmt.Sprintf("the exchange says %q: from processing on it can no longer be stopped", w.ExchangeStatus),
+			"nothing stops it now; arrange with the receiver if it must come back")
 	}
-	var live bool
-	if err := tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM attempts WHERE withdrawal_id = $1 AND outcome IN ('open', 'unknown', 'accepted'))",
-		w.ID).Scan(&live); err != nil {
-		return fmt.Errorf("look for live attempts: %w", err)
+	tag, err := tx.Exec(ctx, "INSERT INTO cancel_requests (withdrawal_id, asked_by, asked_at, reason) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+		w.ID, actor, now, reason)
+	if err != nil || tag.RowsAffected() == 0 {
+		return err // it has been asked for already
 	}
-	if live {
-		return fault.New(fault.Conflict, "not_cancellable",
-			"an attempt of this withdrawal is at the exchange, or may be", "wait until reconciliation has settled it")
+	if _, err := tx.Exec(ctx, "UPDATE withdrawals SET cancel_asked_at = $2, updated_at = $2 WHERE id = $1", w.ID, now); err != nil {
+		return err
 	}
-	return nil
+	return appendEvents(ctx, tx, audit.NewEvent(now, actor, "cancel.asked", w.ID, canonical.Object{"reason": reason, "state": string(w.State)}))
 }
 
 // EventRow is one event of the record.

@@ -95,7 +95,8 @@ func (s *Submitter) Submit(ctx context.Context, lease pgstore.LeaseOf, id uuid.U
 	if err != nil || p == nil {
 		return err
 	}
-	if why := s.ready(ctx, *p); why != nil {
+	funds, why := s.ready(ctx, *p)
+	if why != nil {
 		return s.store.Wait(ctx, w, why, s.now(), s.now().Add(waitAfter))
 	}
 
@@ -110,10 +111,15 @@ func (s *Submitter) Submit(ctx context.Context, lease pgstore.LeaseOf, id uuid.U
 		return s.store.Wait(ctx, w, asFault(err, "signing_failed"), s.now(), s.now().Add(waitAfter))
 	}
 	s.step("signed")
-	attempt, err := s.store.BeginAttempt(ctx, lease, *p, digest, signed, number, s.now())
+	attempt, err := s.store.BeginAttempt(ctx, lease, *p, digest, signed, number, funds, s.now())
+	no, _ := fault.As(err)
 	switch {
 	case fault.Is(err, pgstore.ErrTwin.Code):
-		return s.store.Wait(ctx, w, pgstore.ErrTwin, s.now(), s.now().Add(retryAfter))
+		return s.store.Wait(ctx, w, no, s.now(), s.now().Add(retryAfter))
+	case fault.Is(err, pgstore.ErrFunds.Code), fault.Is(err, pgstore.ErrFrozen.Code):
+		return s.store.Wait(ctx, w, no, s.now(), s.now().Add(waitAfter))
+	case fault.Is(err, pgstore.ErrUnwanted.Code):
+		return s.store.GiveUp(ctx, w, no, s.now())
 	case fault.Is(err, pgstore.ErrLive.Code), fault.Is(err, pgstore.ErrMoved.Code), fault.Is(err, pgstore.ErrFenced.Code):
 		return nil // somebody else has it, or it has moved on
 	case err != nil:
@@ -175,27 +181,30 @@ func evidenceInvalid(what string) *fault.Error {
 	return fault.New(fault.Refused, "evidence_invalid", what, "do not pay this by hand; find out who changed the record, then cancel it")
 }
 
-// ready says what must change before the withdrawal can be sent: nil when nothing must.
-func (s *Submitter) ready(ctx context.Context, p withdraw.Proposal) *fault.Error {
+// ready says what must change before the withdrawal can be sent, if anything must, and
+// otherwise what it can be paid from.
+func (s *Submitter) ready(ctx context.Context, p withdraw.Proposal) (pgstore.Funds, *fault.Error) {
 	chains, err := s.exchange.Config(ctx, p.Asset)
 	if err != nil {
-		return asFault(err, "exchange_unreachable")
+		return pgstore.Funds{}, asFault(err, "exchange_unreachable")
 	}
 	fee, no := fits(p, chains)
 	if no != nil {
-		return no
+		return pgstore.Funds{}, no
 	}
+	funds := pgstore.Funds{Fee: fee, ReadAt: s.now()}
 	balances, err := s.exchange.Balances(ctx)
 	if err != nil {
-		return asFault(err, "exchange_unreachable")
+		return funds, asFault(err, "exchange_unreachable")
 	}
 	need := p.Amount.Add(fee)
 	for _, b := range balances {
 		if b.Asset == p.Asset && b.Available.GreaterThanOrEqual(need) {
-			return nil
+			funds.Available = b.Available
+			return funds, nil
 		}
 	}
-	return fault.New(fault.Unavailable, "funds_short",
+	return funds, fault.New(fault.Unavailable, "funds_short",
 		fmt.Sprintf("the account's spot wallet does not hold %s %s (amount and fee)", money.Text(need), p.Asset),
 		"fund the account; the withdrawal is sent by itself when the money is there, or expires")
 }
@@ -249,7 +258,7 @@ func (s *Submitter) record(ctx context.Context, a withdraw.Attempt, o exchange.O
 	switch o.Class {
 	case exchange.Accepted:
 		log.InfoContext(ctx, "submission accepted", "exchange_id", o.Withdrawal.ID)
-		return s.store.Accepted(ctx, a, o, "answer", now, now.Add(s.settings.Sweep))
+		return s.store.Accepted(ctx, a, o, pgstore.ByAnswer, now, now.Add(s.settings.Sweep))
 	case exchange.NotAccepted:
 		log.WarnContext(ctx, "submission refused", "next", string(o.Next), "reason", o.Reason)
 		if o.Code == codeNotListed {

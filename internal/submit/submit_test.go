@@ -449,7 +449,8 @@ func TestTheDatabaseIsTheLastGuard(t *testing.T) {
 		must(t, err)
 		p, err := withdraw.Unseal(sealed)
 		must(t, err)
-		_, err = store.BeginAttempt(t.Context(), lease, p, withdraw.DigestOf(sealed), exchange.Signed{Body: []byte("{}"), Timestamp: h.clock.now(), Window: time.Second}, number, h.clock.now())
+		_, err = store.BeginAttempt(t.Context(), lease, p, withdraw.DigestOf(sealed), exchange.Signed{Body: []byte("{}"), Timestamp: h.clock.now(), Window: time.Second}, number,
+			pgstore.Funds{Available: decimal.NewFromInt(1000), ReadAt: h.clock.now()}, h.clock.now())
 		return err
 	}
 	must(t, begin(id, 1))

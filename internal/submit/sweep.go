@@ -9,7 +9,6 @@ import (
 	"sluice/internal/canonical"
 	"sluice/internal/exchange"
 	"sluice/internal/fault"
-	"sluice/internal/money"
 	"sluice/internal/pgstore"
 	"sluice/internal/policy"
 	"sluice/internal/withdraw"
@@ -23,12 +22,16 @@ const (
 	skew = time.Minute
 	// cleanReads after the quiet period make absence.
 	cleanReads = 2
+	// lateFactor times the longest lateness that the history has shown is the least
+	// that the quiet period is worth.
+	lateFactor = 3
 )
 
 // Sweep looks after everything of the account that is not at an end: it ends what
 // has run out of time, gives a job to whatever was left lying, looks for
-// submissions whose answer was lost, and follows what the exchange has. Its cost
-// does not grow with the number of withdrawals in flight until a page is full.
+// submissions whose answer was lost, follows what the exchange has, passes on the
+// wish to cancel, and raises the alarm over withdrawals that nobody here made. Its
+// cost does not grow with the number of withdrawals in flight until a page is full.
 func (s *Submitter) Sweep(ctx context.Context) error {
 	if err := s.store.Expire(ctx, s.account, s.now()); err != nil {
 		return err
@@ -41,32 +44,42 @@ func (s *Submitter) Sweep(ctx context.Context) error {
 		return err
 	}
 	tracked, err := s.store.Tracked(ctx, s.account)
-	if err != nil || len(unsettled)+len(tracked) == 0 {
+	if err != nil {
 		return err
 	}
 	at, err := s.exchange.Now(ctx)
 	if err != nil {
 		return err
 	}
-	unknown, err := s.lost(ctx, unsettled, at)
-	if err != nil || len(unknown)+len(tracked) == 0 {
+	watch, err := s.store.OpenWatch(ctx, s.account, at)
+	if err != nil {
 		return err
 	}
-	h, err := s.read(ctx, unknown, tracked)
+	unknown, err := s.lost(ctx, unsettled, at)
+	if err != nil {
+		return err
+	}
+	h, err := s.read(ctx, unknown, tracked, s.quietStart(watch), at)
 	if err != nil {
 		return err
 	}
 	if err := s.store.NoteRead(ctx, s.account, "withdrawals", fmt.Sprintf("%d rows", len(h.rows)), s.now()); err != nil {
 		return err
 	}
+	s.learn(&watch, h, tracked)
 	// One withdrawal that cannot be handled must not keep the others waiting.
 	var errs []error
 	for _, a := range unknown {
-		errs = append(errs, s.reconcile(ctx, a, h, at))
+		errs = append(errs, s.reconcile(ctx, a, h, watch))
 	}
 	for _, w := range tracked {
-		errs = append(errs, s.track(ctx, w, h))
+		errs = append(errs, s.track(ctx, w, h, watch))
 	}
+	strangers := s.strangers(ctx, h, watch)
+	if h.complete && strangers == nil {
+		watch.ReadUntil = at
+	}
+	errs = append(errs, strangers, s.store.KeepWatch(ctx, s.account, watch), s.passOnCancels(ctx))
 	return errors.Join(errs...)
 }
 
@@ -96,23 +109,38 @@ func (s *Submitter) lost(ctx context.Context, attempts []withdraw.Attempt, at ti
 	return unknown, nil
 }
 
+// quiet is how long after a request's death absence may be believed: as it is set, or
+// longer where this exchange has been seen to be later than that allows for.
+func (s *Submitter) quiet(watch pgstore.Watch) time.Duration {
+	return max(s.settings.Quiet, lateFactor*watch.Lateness)
+}
+
+// quietStart is from when on a row may have come in since the last whole reading.
+func (s *Submitter) quietStart(watch pgstore.Watch) time.Time {
+	return watch.ReadUntil.Add(-s.quiet(watch) - skew)
+}
+
 // history is one reading of the exchange's withdrawal history.
 type history struct {
-	rows  []exchange.Withdrawal
-	byID  map[int64]exchange.Withdrawal
-	pages [][]byte
+	at     time.Time // by the exchange's clock, before the reading
+	rows   []exchange.Withdrawal
+	byID   map[int64]exchange.Withdrawal
+	claims map[int64]pgstore.Claim // whose they are, as far as is known
+	// unsettled are the attempts to which an unclaimed row may still turn out to belong.
+	unsettled []withdraw.Attempt
+	pages     [][]byte
 	// complete: the reading went back past everything that was looked for.
 	complete bool
 }
 
 // read pages back through the history until it has seen all that is looked for. The
 // exchange documents no order (facts 3.3), so only a whole page of older rows ends
-// the search for attempts.
-func (s *Submitter) read(ctx context.Context, unknown []withdraw.Attempt, tracked []withdraw.Withdrawal) (history, error) {
-	h := history{byID: map[int64]exchange.Withdrawal{}}
-	var oldest time.Time
+// the search for attempts. Whose the rows are is asked afterwards: an attempt that
+// made one of them was written down before it was sent.
+func (s *Submitter) read(ctx context.Context, unknown []withdraw.Attempt, tracked []pgstore.Tracked, oldest, at time.Time) (history, error) {
+	h := history{at: at, byID: map[int64]exchange.Withdrawal{}}
 	for _, a := range unknown {
-		if t := a.SignedAt.Add(-skew); oldest.IsZero() || t.Before(oldest) {
+		if t := a.SignedAt.Add(-skew); t.Before(oldest) {
 			oldest = t
 		}
 	}
@@ -130,13 +158,23 @@ func (s *Submitter) read(ctx context.Context, unknown []withdraw.Attempt, tracke
 			h.byID[row.ID] = row
 			past = past && row.CreatedAt.Before(oldest)
 		}
-		h.complete = !p.HasNext || ((past || len(unknown) == 0) && h.holds(tracked))
+		h.complete = !p.HasNext || (past && h.holds(tracked))
 	}
-	return h, nil
+	ids := make([]int64, len(h.rows))
+	for i, row := range h.rows {
+		ids[i] = row.ID
+	}
+	var err error
+	// In this order: an attempt that is settled between the two is in both.
+	if h.unsettled, err = s.store.UnsettledAttempts(ctx, s.account); err != nil {
+		return h, err
+	}
+	h.claims, err = s.store.Claimed(ctx, s.account, ids)
+	return h, err
 }
 
 // holds tells whether every tracked withdrawal has been seen.
-func (h history) holds(tracked []withdraw.Withdrawal) bool {
+func (h history) holds(tracked []pgstore.Tracked) bool {
 	for _, w := range tracked {
 		if _, ok := h.byID[*w.ExchangeID]; !ok {
 			return false
@@ -145,87 +183,46 @@ func (h history) holds(tracked []withdraw.Withdrawal) bool {
 	return true
 }
 
-// reconcile finds out what became of one attempt whose answer was lost.
-func (s *Submitter) reconcile(ctx context.Context, a withdraw.Attempt, h history, at time.Time) error {
-	ids := make([]int64, len(h.rows))
-	for i, row := range h.rows {
-		ids[i] = row.ID
-	}
-	claimed, err := s.store.Claimed(ctx, s.account, ids)
-	if err != nil {
-		return err
-	}
-	found, why := Match(a, h.rows, claimed)
-	if why != nil {
-		return s.differs(ctx, a, why, found)
-	}
-	if found == nil && !h.complete {
-		return nil // a reading that ended early proves nothing
-	}
-	afterQuiet := at.After(a.Dies().Add(s.settings.Quiet))
-	clean, err := s.store.NoteLook(ctx, a, h.pages, found != nil, afterQuiet, at)
-	if err != nil {
-		return err
-	}
-	if found != nil {
-		s.log.InfoContext(ctx, "lost submission found", "withdrawal", a.WithdrawalID, "exchange_id", found.ID)
-		return s.store.Accepted(ctx, a, exchange.Outcome{Class: exchange.Accepted, Withdrawal: found, HTTPStatus: a.HTTPStatus, Code: a.Code,
-			Message: a.Message, Response: a.Response, Reason: "found in the exchange's history"}, "reconciled", s.now(), s.now())
-	}
-	if clean < cleanReads {
-		return nil
-	}
-	return s.absent(ctx, a)
-}
-
-// Match finds the row that an attempt made. The remark is ours alone, so it decides
-// where the exchange echoes it. A row with an empty remark is matched as a twin:
-// same asset, chain, address, memo and net amount, not older than the attempt,
-// claimed by no other; at most one attempt per twin is unsettled at any time, so
-// that such a row can be of this attempt only. A row with another remark is never
-// ours. why is set when something is there that a person must judge.
-func Match(a withdraw.Attempt, rows []exchange.Withdrawal, claimed map[int64]bool) (found *exchange.Withdrawal, why *fault.Error) {
-	var twins []exchange.Withdrawal
-	for _, row := range rows {
-		if claimed[row.ID] {
-			continue
-		}
-		same := samePayment(a, row)
+// learn takes from a reading what the exchange documents nowhere: whether remarks come
+// back, and how late the history may be.
+func (s *Submitter) learn(watch *pgstore.Watch, h history, tracked []pgstore.Tracked) {
+	for _, row := range h.rows {
+		c, ok := h.claims[row.ID]
 		switch {
-		case row.Remark == a.Remark && same:
-			return &row, nil
-		case row.Remark == a.Remark:
-			return &row, fault.New(fault.Unclear, "paid_differs",
-				fmt.Sprintf("the exchange has withdrawal %d under our remark, but pays %s %s to %s, which is not what was approved", row.ID, money.Text(row.Net), row.Asset, row.Address),
-				"stop paying from this account; compare with the exchange's page and call its support")
-		case row.Remark == "" && same && !row.CreatedAt.Before(a.SignedAt.Add(-skew)):
-			twins = append(twins, row)
+		case !ok || c.Foreign || watch.Remarks == pgstore.RemarksLost:
+		case row.Remark == c.Remark:
+			watch.Remarks = pgstore.RemarksEchoed
+		default:
+			watch.Remarks = pgstore.RemarksLost
 		}
 	}
-	switch len(twins) {
-	case 0:
-		return nil, nil
-	case 1:
-		return &twins[0], nil
+	for _, w := range tracked {
+		if _, there := h.byID[*w.ExchangeID]; !there && h.complete && w.ListedAt == nil && w.State == withdraw.Submitted {
+			watch.Lateness = max(watch.Lateness, h.at.Sub(w.SignedAt))
+		}
 	}
-	return &twins[0], fault.New(fault.Unclear, "several_twins",
-		fmt.Sprintf("the exchange has %d withdrawals that could be this one, without our remark", len(twins)),
-		"compare with the exchange's page: one of them was not made by Sluice")
 }
 
-// samePayment compares what was sent with what the exchange says it pays: the net
-// amount, because the gross one depends on the fee (facts 0.1).
-func samePayment(a withdraw.Attempt, row exchange.Withdrawal) bool {
-	return a.Asset == row.Asset && a.Chain == row.Chain && a.Address == row.Address && a.Memo == row.Memo && a.Amount.Equal(row.Net)
-}
-
-// differs puts an attempt whose trace does not agree with it in front of a person, once.
-func (s *Submitter) differs(ctx context.Context, a withdraw.Attempt, why *fault.Error, row *exchange.Withdrawal) error {
-	w, err := s.store.Withdrawal(ctx, a.WithdrawalID)
-	if err != nil || w.State != withdraw.Unknown {
-		return err // already held
+// passOnCancels tells the exchange what people want cancelled. What came of it, only its
+// history says: it may have been faster.
+func (s *Submitter) passOnCancels(ctx context.Context) error {
+	list, err := s.store.OpenCancels(ctx, s.account)
+	if err != nil {
+		return err
 	}
-	return s.hold(ctx, w, why, canonical.Object{"attempt": a.ID.String(), "exchange_id": row.ID})
+	var errs []error
+	for _, w := range list {
+		err := s.exchange.Cancel(ctx, *w.ExchangeID)
+		no, told := fault.As(err)
+		switch {
+		case err == nil:
+			err = s.store.CancelAnswered(ctx, w, true, false, "the exchange took the wish to cancel", s.now())
+		case told:
+			err = s.store.CancelAnswered(ctx, w, false, no.Kind == fault.Refused || no.Kind == fault.Invalid, no.Detail, s.now())
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 // absent declares an attempt not accepted and asks people for a fresh decision.
@@ -252,20 +249,26 @@ func (s *Submitter) absent(ctx context.Context, a withdraw.Attempt) error {
 }
 
 // track follows one withdrawal that the exchange has.
-func (s *Submitter) track(ctx context.Context, w withdraw.Withdrawal, h history) error {
+func (s *Submitter) track(ctx context.Context, w pgstore.Tracked, h history, watch pgstore.Watch) error {
 	row, ok := h.byID[*w.ExchangeID]
 	if !ok {
-		if !h.complete || w.State == withdraw.Held {
+		late := w.ListedAt == nil && h.at.Before(w.SignedAt.Add(s.quiet(watch)))
+		if !h.complete || late || w.State == withdraw.Held {
 			return nil
 		}
-		return s.hold(ctx, w, fault.New(fault.Unclear, "vanished", fmt.Sprintf("the exchange's history no longer shows withdrawal %d", *w.ExchangeID),
-			"do not pay it again; ask the exchange's support"), nil)
+		return s.hold(ctx, w.Withdrawal, fault.New(fault.Unclear, codeVanished, fmt.Sprintf("the exchange's history does not show withdrawal %d, which the exchange has accepted", *w.ExchangeID),
+			"do not pay it again; look at the exchange's page and ask its support. It is followed again by itself when it reappears"), nil)
 	}
-	to, why := follows(w, row)
+	to, why := follows(w.Withdrawal, row)
 	if to == withdraw.Held && w.State != withdraw.Held {
 		s.log.ErrorContext(ctx, "ALARM: withdrawal held", "withdrawal", w.ID, "code", why.Code, "reason", why.Detail)
+		if why.Code == codePaidDiffers {
+			if err := s.freeze(ctx, why); err != nil {
+				return err
+			}
+		}
 	}
-	err := s.store.Progress(ctx, w, row, to, why, s.now(), s.now().Add(s.settings.Sweep))
+	err := s.store.Progress(ctx, w.Withdrawal, row, to, why, s.now(), s.now().Add(s.settings.Sweep))
 	if fault.Is(err, pgstore.ErrMoved.Code) {
 		return nil
 	}
@@ -275,9 +278,7 @@ func (s *Submitter) track(ctx context.Context, w withdraw.Withdrawal, h history)
 // follows says where a status of the exchange leads.
 func follows(w withdraw.Withdrawal, row exchange.Withdrawal) (withdraw.State, *fault.Error) {
 	if w.Asset != row.Asset || w.Chain != row.Chain || w.Address != row.Address || w.Memo != row.Memo || !w.Amount.Equal(row.Net) {
-		return withdraw.Held, fault.New(fault.Unclear, "paid_differs",
-			fmt.Sprintf("the exchange pays %s %s to %s, which is not what was approved", money.Text(row.Net), row.Asset, row.Address),
-			"stop paying from this account; compare with the exchange's page and call its support")
+		return withdraw.Held, paidDiffers(row)
 	}
 	switch row.Status {
 	case exchange.Finished:
@@ -286,8 +287,39 @@ func follows(w withdraw.Withdrawal, row exchange.Withdrawal) (withdraw.State, *f
 		return withdraw.Failed, fault.New(fault.Refused, "exchange_"+string(row.Status),
 			"the exchange ended it without paying; it refunds to the spot wallet", "check that the refund is there, then ask for the payout again")
 	case exchange.CancellationFailed, exchange.Unrecognised:
-		return withdraw.Held, fault.New(fault.Unclear, "exchange_status_unclear",
+		return withdraw.Held, fault.New(fault.Unclear, codeStatusUnclear,
 			fmt.Sprintf("the exchange says %q, which may mean paid or not", row.RawStatus), "look at the exchange's page, and ask its support; do not pay again")
 	}
+	if w.State == withdraw.Held && (w.ReasonCode == codeVanished || w.ReasonCode == codeStatusUnclear) {
+		return withdraw.Submitted, nil // what it was held for is over
+	}
 	return w.State, nil
+}
+
+// Why a withdrawal is held, where something else hangs on it.
+const (
+	codeVanished      = "vanished"
+	codeStatusUnclear = "exchange_status_unclear"
+	codePaidDiffers   = "paid_differs"
+)
+
+// freeze stops the account: what is there was not approved like that.
+func (s *Submitter) freeze(ctx context.Context, why *fault.Error) error {
+	s.log.ErrorContext(ctx, "ALARM: account frozen", "code", why.Code, "reason", why.Detail)
+	return s.store.Freeze(ctx, pgstore.Freeze{Scope: pgstore.AccountScope, Subject: s.account, ReasonCode: why.Code, Reason: why.Detail,
+		FrozenBy: "worker:" + s.account, FrozenAt: s.now()})
+}
+
+// differs puts an attempt whose trace does not agree with it in front of a person, once.
+func (s *Submitter) differs(ctx context.Context, w withdraw.Withdrawal, a withdraw.Attempt, why *fault.Error, detail canonical.Object) error {
+	if w.State != withdraw.Unknown {
+		return nil // already held
+	}
+	if why.Code == codePaidDiffers {
+		if err := s.freeze(ctx, why); err != nil {
+			return err
+		}
+	}
+	detail["attempt"] = a.ID.String()
+	return s.hold(ctx, w, why, detail)
 }

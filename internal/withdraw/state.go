@@ -60,6 +60,7 @@ var Moves = []Move{
 	{Unknown, Held, []Process{Worker}, "what was found differs from what was approved"},
 	{Absent, Approved, []Process{API}, "a fresh quorum, over a new digest"},
 	{Absent, Cancelled, []Process{API}, "given up"},
+	{Absent, Held, []Process{Worker}, "the exchange has it after all"},
 	{Submitted, Completed, []Process{Worker}, "the exchange finished it"},
 	{Submitted, Failed, []Process{Worker}, "the exchange failed or cancelled it, and refunded"},
 	{Submitted, Held, []Process{Worker}, "the exchange says something that a person must read"},

@@ -69,7 +69,7 @@ func TestEveryPairOfStates(t *testing.T) {
 		withdraw.Approved:   {withdraw.Submitting: "w", withdraw.Cancelled: "a", withdraw.Expired: "w", withdraw.Held: "w"},
 		withdraw.Submitting: {withdraw.Submitted: "w", withdraw.Unknown: "w", withdraw.Failed: "w", withdraw.Held: "w"},
 		withdraw.Unknown:    {withdraw.Submitted: "w", withdraw.Absent: "w", withdraw.Held: "w"},
-		withdraw.Absent:     {withdraw.Approved: "a", withdraw.Cancelled: "a"},
+		withdraw.Absent:     {withdraw.Approved: "a", withdraw.Cancelled: "a", withdraw.Held: "w"},
 		withdraw.Submitted:  {withdraw.Completed: "w", withdraw.Failed: "w", withdraw.Held: "w"},
 		withdraw.Held:       {withdraw.Submitted: "w", withdraw.Failed: "w", withdraw.Completed: "w", withdraw.Cancelled: "a"},
 	}

@@ -38,6 +38,9 @@ type Withdrawal struct {
 	FeeAsset       string              `db:"fee_asset"`
 	TxID           string              `db:"tx_id"`
 	Confirmations  int64               `db:"confirmations"`
+	ApprovedAt     *time.Time          `db:"approved_at"`     // in this round; whoever was first has the first claim on the balance
+	ListedAt       *time.Time          `db:"listed_at"`       // when the exchange's history first showed it
+	CancelAskedAt  *time.Time          `db:"cancel_asked_at"` // when somebody asked to cancel it at the exchange
 	CreatedAt      time.Time           `db:"created_at"`
 	UpdatedAt      time.Time           `db:"updated_at"`
 }

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"sluice/internal/exchange"
 	"sluice/internal/fault"
@@ -83,6 +84,21 @@ func (c *Client) Movements(ctx context.Context, q exchange.MovementQuery) iter.S
 			}
 		}
 	}
+}
+
+// Debits reads what withdrawals have taken of one asset out of the spot wallet since a
+// time, to the end of its history. Errors: as Movements.
+func (c *Client) Debits(ctx context.Context, asset string, since time.Time) ([]exchange.Movement, error) {
+	var out []exchange.Movement
+	for m, err := range c.Movements(ctx, exchange.MovementQuery{Kind: exchange.MovedOut, Asset: asset, From: since}) {
+		if err != nil {
+			return nil, err
+		}
+		if m.Asset == asset && m.Change.IsNegative() {
+			out = append(out, m)
+		}
+	}
+	return out, nil
 }
 
 // FuturesBalances reads the futures wallet (GET /assets/futures/balance, facts

@@ -108,6 +108,12 @@ func (a *account) Withdrawals(ctx context.Context, q exchange.Query) (exchange.P
 	return a.now().Withdrawals(ctx, q)
 }
 
+func (a *account) Cancel(ctx context.Context, id int64) error { return a.now().Cancel(ctx, id) }
+
+func (a *account) Debits(ctx context.Context, asset string, since time.Time) ([]exchange.Movement, error) {
+	return a.now().Debits(ctx, asset, since)
+}
+
 func (a *account) Config(ctx context.Context, asset string) ([]exchange.ChainConfig, error) {
 	return a.now().Config(ctx, asset)
 }

@@ -180,11 +180,25 @@ func (w *Worker) work(ctx context.Context, lease pgstore.LeaseOf) {
 	var parts sync.WaitGroup
 	parts.Go(func() { defer lose(); w.renew(ctx, lease) })
 	parts.Go(func() { w.every(ctx, w.config.Settings.Refresh, "read the exchange", w.refresh) })
-	parts.Go(func() { w.every(ctx, w.config.Settings.Sweep, "sweep", w.submit.Sweep) })
 	parts.Go(func() { w.watch(ctx) })
 	parts.Go(func() { w.every(ctx, time.Second, "write the futures wallet", w.writeFutures) })
-	if err := w.jobs(ctx, lease); err != nil {
-		log.ErrorContext(ctx, "jobs cannot run", "error", err)
+	// Whatever the worker before left open is looked up before anything new is sent.
+	swept, first := make(chan struct{}), sync.Once{}
+	parts.Go(func() {
+		w.every(ctx, w.config.Settings.Sweep, "sweep", func(ctx context.Context) error {
+			err := w.submit.Sweep(ctx)
+			if err == nil {
+				first.Do(func() { close(swept) })
+			}
+			return err
+		})
+	})
+	select {
+	case <-swept:
+		if err := w.jobs(ctx, lease); err != nil {
+			log.ErrorContext(ctx, "jobs cannot run", "error", err)
+		}
+	case <-ctx.Done():
 	}
 	lose()
 	parts.Wait()

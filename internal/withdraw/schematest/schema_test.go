@@ -109,9 +109,9 @@ func insertAll(t *testing.T, db *pgx.Conn) map[withdraw.State]uuid.UUID {
 		ids[s] = uuid.New()
 		if _, err := db.Exec(t.Context(), `INSERT INTO withdrawals (id, requester, reference, idempotency_key, body_hash, answer_status, answer,
 				account, method, asset, chain, address, memo, amount, max_fee, purpose, destination_id, state, digest, expires_at,
-				reason_code, reason, next_step_at, exchange_id, created_at, updated_at)
+				reason_code, reason, next_step_at, approved_at, exchange_id, created_at, updated_at)
 			VALUES ($1, 'client:payroll', $2, $2, sha256('x'), 201, '', 'main', 'on_chain', 'USDT', 'TRC20', 'T1', '', 25.5, 5, 'rent', $3,
-				$4, sha256('x'), now(), 'code', 'reason', now(), $5, now(), now())`, ids[s], string(s), destination, string(s), i+1); err != nil {
+				$4, sha256('x'), now(), 'code', 'reason', now(), now(), $5, now(), now())`, ids[s], string(s), destination, string(s), i+1); err != nil {
 			t.Fatal(err)
 		}
 	}
